@@ -1,0 +1,103 @@
+"""What steers a denoiser: guidance, mixed conditionings and kept areas, all functions from denoiser to denoiser."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from nodes.maths.model_sampling import DiscreteSampling, Latents
+from nodes.maths.samplers import Denoiser
+
+Mask = Float[Tensor, "masks 1 height width"] | Float[Tensor, "masks height width"] | Float[Tensor, "height width"]
+
+# Keeps a pixel that no conditioning reaches at zero instead of 0 / 0.
+NO_WEIGHT = 1e-37
+
+
+def needs_uncond(scale: float) -> bool:
+    """Whether guidance at this scale looks at the unconditional prediction at all."""
+    return not math.isclose(scale, 1.0)
+
+
+def guide(cond: Latents, uncond: Latents, scale: float) -> Latents:
+    """Away from the unconditional prediction, past the conditional one, Ho and Salimans (2021)."""
+    return uncond + (cond - uncond) * scale
+
+
+def classifier_free(cond: Denoiser, uncond: Denoiser, scale: float) -> Denoiser:
+    """Both denoisers guided into one; at scale 1 `uncond` is never evaluated."""
+    if not needs_uncond(scale):
+        return cond
+
+    def guided(x: Latents, sigma: float) -> Latents:
+        return guide(cond(x, sigma), uncond(x, sigma), scale)
+
+    return guided
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One conditioning's denoiser, its weight (a number or a map over the latent) and the sigmas it is for."""
+
+    denoise: Denoiser
+    weight: float | Tensor = 1.0
+    sigma_start: float = math.inf
+    sigma_end: float = 0.0
+
+    def is_active(self, sigma: float) -> bool:
+        return self.sigma_end <= sigma <= self.sigma_start
+
+
+def weighted_mean(predictions: Sequence[Latents], weights: Sequence[float | Tensor]) -> Latents:
+    """The predictions mixed pixel by pixel in proportion to their weights; zero where all weights are."""
+    total, count = torch.zeros_like(predictions[0]), torch.full_like(predictions[0], NO_WEIGHT)
+    for prediction, weight in zip(predictions, weights, strict=True):
+        total, count = total + prediction * weight, count + weight
+    return total / count
+
+
+def combine(parts: Sequence[Part]) -> Denoiser:
+    """Several conditionings as one denoiser; those whose range excludes sigma are not evaluated."""
+
+    def combined(x: Latents, sigma: float) -> Latents:
+        active = [part for part in parts if part.is_active(sigma)]
+        if not active:
+            return torch.zeros_like(x)
+        return weighted_mean([part.denoise(x, sigma) for part in active], [part.weight for part in active])
+
+    return combined
+
+
+def prepare_mask(mask: Mask, shape: Sequence[int]) -> Latents:
+    """A mask of any size as a weight per latent element: bilinear, repeated over channels and batch, still soft."""
+    batch, channels, height, width = shape
+    if mask.ndim < 2 or 0 in mask.shape:
+        raise ValueError(f"a mask of shape {tuple(mask.shape)}: expected at least height and width, none of them 0")
+    planes = mask.reshape(-1, 1, mask.shape[-2], mask.shape[-1]).float()
+    resized = interpolate(planes, size=(height, width), mode="bilinear")
+    repeats = -(-batch // len(resized))
+    return resized.repeat(repeats, channels, 1, 1)[:batch]
+
+
+def blend(new: Latents, old: Latents, mask: Latents) -> Latents:
+    """`new` where the mask is 1, `old` where it is 0, both in proportion between."""
+    return new * mask + old * (1.0 - mask)
+
+
+def keep_area(
+    denoise: Denoiser, mask: Latents, noise: Latents, latent: Latents, sampling: DiscreteSampling
+) -> Denoiser:
+    """Inpainting by a noise mask, Lugmayr et al. (2022): where it is 0 the denoiser sees and returns the given latent.
+
+    The same initial noise stands behind every step. `mask` comes from `prepare_mask`; `latent` is in the model's scale.
+    """
+
+    def kept(x: Latents, sigma: float) -> Latents:
+        known = sampling.noise_scaling(sigma, noise, latent)
+        return blend(denoise(blend(x, known, mask), sigma), latent, mask)
+
+    return kept
