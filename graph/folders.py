@@ -1,0 +1,78 @@
+"""Where things are: the data folder with its models, inputs, outputs and temporary files."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from graph.values import Service
+
+MODEL_SUFFIXES = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin"})
+
+
+@dataclass(frozen=True)
+class Folders(Service):
+    """The folders of one installation. Nothing is created before something is written there."""
+
+    data: Path
+    output: Path
+    examples: Path | None = None
+    """Read-only pictures that ship with the program; the user's own `input/` comes first."""
+
+    @staticmethod
+    def below(data: Path, output: Path | None = None, examples: Path | None = None) -> "Folders":
+        """The usual layout below one data folder."""
+        return Folders(data=data, output=output or data / "output", examples=examples)
+
+    @property
+    def temp(self) -> Path:
+        return self.data / "temp"
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Where input files are looked for, in order."""
+        return (self.data / "input", *([self.examples] if self.examples else []))
+
+    @property
+    def own_nodes(self) -> Path:
+        return self.data / "nodes"
+
+    def models(self, kind: str) -> Path:
+        """The folder of one kind of model: `checkpoints`, `vae`, `loras` …"""
+        return self.data / "models" / kind
+
+
+def default_data_folder() -> Path:
+    """`LATENTLOOM_DATA`, or the platform's place for a user's application data."""
+    stated = os.environ.get("LATENTLOOM_DATA")
+    if stated:
+        return Path(stated).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("latentloom", appauthor=False)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """`folder / name`, refused with ValueError when it would lie outside the folder."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError(f"{name!r} leads out of the folder {folder}")
+    return path
+
+
+def files_below(folder: Path, suffixes: frozenset[str]) -> list[str]:
+    """Names of files below a folder, sorted, with `/` between parts; hidden ones are left out."""
+    found: list[str] = []
+    pending = [folder]
+    while pending:
+        try:
+            entries = list(os.scandir(pending.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                pending.append(Path(entry.path))
+            elif not suffixes or Path(entry.name).suffix.lower() in suffixes:
+                found.append(Path(entry.path).relative_to(folder).as_posix())
+    return sorted(found)

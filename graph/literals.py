@@ -1,0 +1,176 @@
+"""What a literal input may be: its JSON type, limits, choices and widget, read from the annotation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, cast, get_args, get_origin
+
+import annotated_types
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
+
+from graph.folders import Folders
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Widget:
+    """How an editor shows an input: `Annotated[str, Widget(multiline=True)]`. None means: not stated."""
+
+    step: float | None = None
+    round: float | None = None
+    multiline: bool | None = None
+    dynamic_prompts: bool | None = None
+    control_after_generate: bool | None = None
+    image_upload: bool | None = None
+    placeholder: str | None = None
+    advanced: bool | None = None
+
+    def options(self) -> dict[str, object]:
+        """The stated options under their `object_info` names."""
+        stated = {name: getattr(self, name) for name in self.__slots__}
+        stated["dynamicPrompts"] = stated.pop("dynamic_prompts")
+        return {name: value for name, value in stated.items() if value is not None}
+
+
+class Source(Protocol):
+    """Where the choices of a file input come from. Used as `Annotated[str, source]`."""
+
+    def names(self, folders: Folders) -> Sequence[str]:
+        """The names on offer now."""
+        ...
+
+    def locate(self, folders: Folders, name: str) -> Path:
+        """The file or folder meant by `name`; raises FileNotFoundError or ValueError with a full sentence."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The range of a number; `above` and `below` exclude the bound."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+
+    def __str__(self) -> str:
+        lower = (
+            f"at least {self.least}"
+            if self.least is not None
+            else f"above {self.above}"
+            if self.above is not None
+            else ""
+        )
+        upper = (
+            f"at most {self.most}" if self.most is not None else f"below {self.below}" if self.below is not None else ""
+        )
+        return " and ".join(part for part in (lower, upper) if part)
+
+
+@dataclass(frozen=True)
+class LiteralType:
+    """A literal input's type, taken apart once: the bare type, its limits, choices, widget and file source."""
+
+    annotation: Any
+    base: Any
+    wire: str
+    widget: Widget = field(default_factory=Widget)
+    limits: Limits = field(default_factory=Limits)
+    choices: tuple[object, ...] = ()
+    source: Source | None = None
+    tooltip: str = ""
+
+    def validate(self, value: object) -> object:
+        """The value as the node will see it. Raises pydantic.ValidationError."""
+        return self._validator.validate_python(value)
+
+    def choices_now(self, folders: Folders) -> tuple[object, ...]:
+        return tuple(self.source.names(folders)) if self.source else self.choices
+
+    def json_schema(self) -> dict[str, Any]:
+        return self._adapter.json_schema()
+
+    # Adapters cost a millisecond each, so they are made when first used, not when a node is declared.
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        return _adapter(self.annotation)
+
+    @cached_property
+    def _validator(self) -> Any:
+        return self._adapter.validator
+
+
+def literal_type(annotation: Any) -> LiteralType:
+    """Take an annotation apart. Anything pydantic can validate is a literal type."""
+    base, metadata = annotation, tuple[Any, ...]()
+    while get_origin(base) is Annotated:
+        base, *inner = get_args(base)
+        metadata = (*inner, *metadata)
+    choices = _choices(base)
+    source = next((item for item in metadata if hasattr(item, "locate")), None)
+    return LiteralType(
+        annotation=annotation,
+        base=base,
+        wire="COMBO" if choices or source else _wire(base),
+        widget=_merge_widgets(item for item in metadata if isinstance(item, Widget)),
+        limits=_limits(metadata),
+        choices=choices,
+        source=source,
+        tooltip=next((item.description for item in metadata if isinstance(item, FieldInfo) and item.description), ""),
+    )
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False))
+    except PydanticUserError:  # the type brings its own configuration
+        return TypeAdapter(annotation)
+
+
+def _merge_widgets(widgets: Any) -> Widget:
+    stated: dict[str, Any] = {}
+    for widget in widgets:
+        stated |= {name: value for name in Widget.__slots__ if (value := getattr(widget, name)) is not None}
+    return Widget(**stated)
+
+
+def _choices(base: Any) -> tuple[object, ...]:
+    if get_origin(base) is Literal:
+        return get_args(base)
+    if isinstance(base, type) and issubclass(base, Enum):
+        return tuple(cast("object", member.value) for member in base)
+    return ()
+
+
+_WIRES: dict[Any, str] = {int: "INT", float: "FLOAT", str: "STRING", bool: "BOOLEAN"}
+
+
+def _wire(base: Any) -> str:
+    if get_origin(base) in (Union, UnionType):
+        wires = {_wire(part) for part in get_args(base) if part is not type(None)}
+        return wires.pop() if len(wires) == 1 else ",".join(sorted(wires))
+    return _WIRES.get(base, "*")
+
+
+def _limits(metadata: tuple[Any, ...]) -> Limits:
+    found: dict[str, float] = {}
+    for item in metadata:
+        for constraint in item.metadata if isinstance(item, FieldInfo) else (item,):
+            match constraint:
+                case annotated_types.Ge():
+                    found["least"] = cast(float, constraint.ge)
+                case annotated_types.Gt():
+                    found["above"] = cast(float, constraint.gt)
+                case annotated_types.Le():
+                    found["most"] = cast(float, constraint.le)
+                case annotated_types.Lt():
+                    found["below"] = cast(float, constraint.lt)
+                case _:
+                    pass
+    return Limits(**found)

@@ -1,0 +1,229 @@
+"""A node is a typed function: its signature is its schema, its docstring its tooltip."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import update_wrapper
+from types import UnionType
+from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from graph.literals import LiteralType, literal_type
+from graph.recording import recorder
+from graph.values import Service, Ui, Value, service_type, value_type
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+_KNOWN = object()
+Known = Annotated[T, _KNOWN]
+"""A composite's input that must be computed before it is expanded: `model: Known[Model]`."""
+
+MISSING: Any = inspect.Parameter.empty
+
+
+class DeclarationError(TypeError):
+    """A function cannot be a node as it is written."""
+
+    def __init__(self, function: Callable[..., object], reason: str) -> None:
+        super().__init__(f"{function.__module__}.{function.__qualname__} cannot be a node: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input of a node: filled by a link (`value`), or a literal that may also be linked (`literal`)."""
+
+    name: str
+    value: type[Value] | None
+    literal: LiteralType | None
+    default: object = MISSING
+    known: bool = False
+
+    @property
+    def required(self) -> bool:
+        return self.default is MISSING
+
+    @property
+    def wire(self) -> str:
+        """The type's name in documents: `MODEL`, `INT`, `COMBO` …"""
+        if self.value is not None:
+            return self.value.kind
+        return cast(LiteralType, self.literal).wire
+
+    def accepts(self, output: "Output") -> bool:
+        """Whether a link from this output may end here."""
+        if self.value is not None:
+            return output.value is not None and issubclass(output.value, self.value)
+        mine, theirs = self.wire, output.wire
+        if "*" in (mine, theirs) or theirs in mine.split(","):
+            return output.value is None
+        return (mine, theirs) in {("FLOAT", "INT"), ("COMBO", "STRING"), ("STRING", "COMBO")}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output of a node. `value` is its type, or None when it is a literal (INT, STRING …)."""
+
+    name: str
+    value: type[Value] | None
+    wire: str
+
+
+class Node(Generic[P, R]):
+    """A function in the catalogue. Calling it calls the function, or records a step inside a workflow builder."""
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        name: str,
+        *,
+        category: str,
+        title: str | None = None,
+        composite: bool = False,
+        impure: bool = False,
+        version: int = 1,
+        progress: bool = False,
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.category = category
+        self.title = title or name
+        self.composite = composite
+        self.impure = impure
+        self.version = version
+        self.progress = progress
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.signature = inspect.signature(function)
+        self.description = inspect.cleandoc(function.__doc__ or "")
+        hints = get_type_hints(function, include_extras=True)
+        self.inputs: Mapping[str, Input] = {}
+        self.services: Mapping[str, type[Service]] = {}
+        for parameter in self.signature.parameters.values():
+            self._add_parameter(parameter, hints)
+        # The content of a file whose name arrives by a link is not known before the run: such a step has no key.
+        self.file_inputs = frozenset(
+            name for name, given in self.inputs.items() if given.literal and given.literal.source
+        )
+        self.result: Any = hints.get("return")
+        self.fields = _fields(self.result)
+        self.sink = isinstance(self.result, type) and issubclass(self.result, Ui)
+        """Whether the node acts on the world outside (saves, shows), so that it runs every time it is asked."""
+        self.outputs = self._outputs()
+        if composite and self.is_async:
+            raise DeclarationError(function, "a composite only builds a graph, so it cannot be async")
+        update_wrapper(self, function)  # pyright: ignore[reportArgumentType]  # copies __doc__ and __name__; a Node is no plain function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        recording = recorder.get()
+        if recording is None:
+            return self.function(*args, **kwargs)
+        arguments = self.signature.bind(*args, **kwargs).arguments
+        return cast(R, self.unpack(recording.add(self, arguments)))
+
+    def __repr__(self) -> str:
+        return f"<node {self.name}>"
+
+    def unpack(self, outputs: tuple[object, ...]) -> object:
+        """The outputs in the shape of the return annotation."""
+        if self.fields:
+            return self.result(*outputs)
+        return outputs[0] if outputs else None
+
+    def pack(self, result: object) -> tuple[object, ...] | None:
+        """What the function returned, as a tuple with one entry per output; None if it is not of that shape."""
+        if not self.fields:
+            return (result,) if self.outputs else ()
+        return tuple(cast("tuple[object, ...]", result)) if isinstance(result, tuple) else None
+
+    def _add_parameter(self, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> None:
+        name = parameter.name
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise DeclarationError(self.function, f"parameter {name!r} must be an ordinary or keyword-only parameter")
+        if name not in hints:
+            raise DeclarationError(self.function, f"parameter {name!r} has no annotation")
+        annotation = hints[name]
+        bare, known = _bare(annotation)
+        service = service_type(bare)
+        if service is not None:
+            cast("dict[str, type[Service]]", self.services)[name] = service
+            return
+        value = value_type(bare)
+        cast("dict[str, Input]", self.inputs)[name] = Input(
+            name=name,
+            value=value,
+            literal=literal_type(annotation) if value is None else None,
+            default=parameter.default,
+            known=known or value is None,
+        )
+
+    def _outputs(self) -> tuple[Output, ...]:
+        if self.sink or self.result in (None, type(None)):
+            return ()
+        if self.fields:
+            hints = get_type_hints(self.result, include_extras=True)
+            return tuple(_output(name, hints[name]) for name in self.fields)
+        return (_output("", self.result),)
+
+
+def node(
+    name: str,
+    *,
+    category: str = "",
+    title: str | None = None,
+    impure: bool = False,
+    version: int = 1,
+    progress: bool = False,
+) -> Callable[[Callable[P, R]], Node[P, R]]:
+    """Declare a node: `@node("ImageInvert", category="image")` on a typed function.
+
+    Parameters are told apart by annotation alone: a `Value` is filled by a link, a `Service` is injected, anything
+    else is a JSON literal (`Annotated[int, Field(ge=0)]` gives limits, `Widget` and `Source` the rest). The return
+    annotation names the outputs: one value, a NamedTuple of several, or a `Ui` for a node that shows something.
+
+    Args:
+        impure: the result may differ from call to call, so it has no identity and is never reused.
+        version: raise it when the function gives other results although its source looks the same.
+        progress: finished uses of this node are what a composite around it reports as its progress.
+    """
+    return lambda function: Node(
+        function, name, category=category, title=title, impure=impure, version=version, progress=progress
+    )
+
+
+def composite(
+    name: str, *, category: str = "", title: str | None = None, version: int = 1
+) -> Callable[[Callable[P, R]], Node[P, R]]:
+    """Declare a node whose function calls nodes. The engine runs what it calls, each call with its own identity.
+
+    Literals and `Known[...]` inputs are at hand when the function runs; other inputs are links, to be passed on.
+    """
+    return lambda function: Node(function, name, category=category, title=title, composite=True, version=version)
+
+
+def _bare(annotation: Any) -> tuple[Any, bool]:
+    """The annotation without `Annotated` and `| None`, and whether it was `Known[...]`."""
+    known = False
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation, *metadata = get_args(annotation)
+            known = known or any(item is _KNOWN for item in metadata)
+        elif get_origin(annotation) in (Union, UnionType):
+            parts = [part for part in get_args(annotation) if part is not type(None)]
+            if len(parts) != 1:
+                return annotation, known
+            annotation = parts[0]
+        else:
+            return annotation, known
+
+
+def _output(name: str, annotation: Any) -> Output:
+    bare, _ = _bare(annotation)
+    value = value_type(bare)
+    wire = literal_type(annotation).wire if value is None else value.kind
+    return Output(name or wire, value, wire)
+
+
+def _fields(result: Any) -> tuple[str, ...]:
+    """The names of several outputs, if the return annotation is a NamedTuple."""
+    fields: object = getattr(result, "_fields", ())
+    return cast("tuple[str, ...]", fields) if isinstance(fields, tuple) else ()

@@ -1,0 +1,57 @@
+"""Calling a node inside a builder or a composite records a step instead of running it."""
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+if TYPE_CHECKING:
+    from graph.node import Node
+
+
+class Link:
+    """The output of a step that has not run yet. It can only be passed on to another node."""
+
+    __slots__ = ("output", "step")
+
+    def __init__(self, step: str, output: int) -> None:
+        self.step = step
+        self.output = output
+
+    def __repr__(self) -> str:
+        return f"<output {self.output} of step {self.step}>"
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(self._not_yet("its truth"))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(self._not_yet(f"{name!r}"))
+
+    def _not_yet(self, what: str) -> str:
+        return (
+            f"output {self.output} of step {self.step!r} is not computed yet, so {what} cannot be read here: "
+            "pass it on to a node, or, in a composite, declare the parameter as Known[...]"
+        )
+
+
+class Recorder(Protocol):
+    """Takes down the calls of nodes."""
+
+    def add(self, node: "Node[Any, Any]", arguments: Mapping[str, object]) -> tuple[Link, ...]:
+        """Record one call; the links stand for its outputs."""
+        ...
+
+
+recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
+
+
+@contextmanager
+def recording(into: Recorder | None) -> Generator[None]:
+    """Record the calls of nodes in this block (None: run them, whatever surrounds the block)."""
+    token = recorder.set(into)
+    try:
+        yield
+    finally:
+        recorder.reset(token)

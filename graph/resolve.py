@@ -1,0 +1,368 @@
+"""From a workflow document to a graph that can run: every problem at once, in linear time, without recursion."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from graph.catalogue import AnyNode, Catalogue
+from graph.folders import Folders
+from graph.identity import content_identity
+from graph.literals import LiteralType
+from graph.node import Input
+from graph.problems import InvalidWorkflow, Problem, ProblemKind, describe_step, listed, nearest
+from graph.workflow import Workflow, WorkflowNode
+
+Ref = tuple[str, int]
+"""An output of a step: (step id, output index)."""
+
+
+@dataclass(slots=True)
+class Step:
+    """One use of a node: its literals validated and complete, its links known to exist and to fit."""
+
+    id: str
+    node: AnyNode
+    literals: Mapping[str, object]
+    links: Mapping[str, Ref]
+    files: Mapping[str, str]
+    title: str | None = None
+    parent: str | None = None
+
+    def __str__(self) -> str:
+        return describe_step(self.id, self.node.name, self.title)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Steps in an order in which each comes after what it needs, and the ids of those that are asked for."""
+
+    steps: tuple[Step, ...]
+    targets: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def resolve(workflow: Workflow, catalogue: Catalogue, folders: Folders, targets: Sequence[str] | None = None) -> Graph:
+    """Check a workflow against the catalogue. Raises InvalidWorkflow with every problem found.
+
+    Args:
+        targets: ids of the nodes whose results are wanted; by default every output node. Only what they need is
+            checked closely, as only that will run.
+    """
+    return _Resolver(workflow, catalogue, folders).graph(targets)
+
+
+class _Resolver:
+    def __init__(self, workflow: Workflow, catalogue: Catalogue, folders: Folders) -> None:
+        self.workflow = workflow
+        self.catalogue = catalogue
+        self.folders = folders
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+        self.file_names: dict[int, Sequence[object]] = {}
+
+    def graph(self, targets: Sequence[str] | None) -> Graph:
+        for node_id, used in self.workflow.items():
+            if used.class_type not in self.catalogue:
+                self._report(
+                    "unknown_class",
+                    node_id,
+                    f"there is no node called {used.class_type!r}",
+                    suggestion=nearest(used.class_type, self.catalogue),
+                )
+        wanted = self._targets(targets)
+        steps = [step for node_id in self._order(wanted) if (step := self._step(node_id)) is not None]
+        if self.problems:
+            raise InvalidWorkflow(self.problems)
+        return Graph(tuple(steps), tuple(wanted), tuple(self.warnings))
+
+    def _targets(self, targets: Sequence[str] | None) -> list[str]:
+        if targets is None:
+            found = [node_id for node_id, used in self.workflow.items() if (node := self._node(used)) and node.sink]
+            if not found and not self.problems:
+                self.problems.append(
+                    Problem(
+                        "no_output",
+                        "this workflow has no output node, so nothing would be kept",
+                        suggestion="add a node that saves or shows something, such as SaveImage or PreviewImage",
+                    )
+                )
+            return found
+        for node_id in targets:
+            if node_id not in self.workflow:
+                self.problems.append(
+                    Problem(
+                        "unknown_target",
+                        f"there is no node {node_id!r} to run",
+                        suggestion=nearest(node_id, self.workflow),
+                    )
+                )
+        return [node_id for node_id in targets if node_id in self.workflow]
+
+    def _node(self, used: WorkflowNode) -> AnyNode | None:
+        return self.catalogue.get(used.class_type)
+
+    def _order(self, wanted: Sequence[str]) -> list[str]:
+        """What the wanted nodes need, each after its sources. A cycle is reported once, with all its nodes."""
+        order: list[str] = []
+        state: dict[str, Literal["open", "done"]] = {}
+        for start in wanted:
+            path: list[tuple[str, Iterator[str]]] = []
+            if start not in state:
+                state[start] = "open"
+                path.append((start, self._sources(start)))
+            while path:
+                node_id, sources = path[-1]
+                following = next(sources, None)
+                if following is None:
+                    path.pop()
+                    state[node_id] = "done"
+                    order.append(node_id)
+                elif following not in state:
+                    state[following] = "open"
+                    path.append((following, self._sources(following)))
+                elif state[following] == "open":
+                    self._report_cycle([entry for entry, _ in path], following)
+        return order
+
+    def _sources(self, node_id: str) -> Iterator[str]:
+        """The nodes this one links to, in the order of the document; links that lead nowhere are left out."""
+        used = self.workflow[node_id]
+        node = self._node(used)
+        for name, given in used.inputs.items():
+            if isinstance(given, list) and (node is None or name in node.inputs):
+                source = _link(cast("list[object]", given))
+                if source is not None and source[0] in self.workflow:
+                    yield source[0]
+
+    def _report_cycle(self, path: list[str], closing: str) -> None:
+        around = [*path[path.index(closing) :], closing]
+        names = " → ".join(f"{node_id} ({self.workflow[node_id].class_type})" for node_id in reversed(around))
+        self._report("cycle", closing, f"its result depends on itself: {names}", suggestion="remove one of these links")
+
+    def _step(self, node_id: str) -> Step | None:
+        used = self.workflow[node_id]
+        node = self._node(used)
+        if node is None:
+            return None
+        literals: dict[str, object] = {}
+        links: dict[str, Ref] = {}
+        files: dict[str, str] = {}
+        given = used.inputs
+        for name, declared in node.inputs.items():
+            if name not in given:
+                if declared.required:
+                    self._report(
+                        "missing_input",
+                        node_id,
+                        f"this input is required and missing; {_wanted(declared)}",
+                        input=name,
+                        expected=declared.wire,
+                    )
+                elif declared.value is None:
+                    literals[name] = declared.default
+                    self._note_file(node_id, name, declared, files, declared.default)
+                continue
+            value = given[name]
+            if isinstance(value, list):
+                link = self._checked_link(node_id, name, declared, cast("list[object]", value))
+                if link is not None:
+                    links[name] = link
+            elif declared.value is not None:
+                if value is not None or declared.required:
+                    self._report(
+                        "wrong_type",
+                        node_id,
+                        f"expected a link to a node that gives {declared.wire}, found {_shown(value)}",
+                        input=name,
+                        expected=declared.wire,
+                        found=_shown(value),
+                    )
+            else:
+                self._check_literal(node_id, name, declared, value, literals, files)
+        if len(given) > len(literals) + len(links):
+            self._warn_undeclared(node_id, node, given)
+        return Step(node_id, node, literals, links, files, used.title)
+
+    def _warn_undeclared(self, node_id: str, node: AnyNode, given: Mapping[str, object]) -> None:
+        for name in given:
+            if name not in node.inputs:
+                place = describe_step(node_id, node.name, self.workflow[node_id].title)
+                hint = nearest(name, [known for known in node.inputs if known not in given])
+                self.warnings.append(f"{place} has no input {name!r}; it is ignored{f' ({hint})' if hint else ''}")
+
+    def _checked_link(self, node_id: str, name: str, declared: Input, given: list[object]) -> Ref | None:
+        link = _link(given)
+        if link is None:
+            self._report(
+                "bad_link",
+                node_id,
+                f"a link is a node id and an output index, found {_shown(given)}",
+                input=name,
+                expected='["node id", 0]',
+                found=_shown(given),
+                suggestion='a literal list is written {"__value__": […]}',
+            )
+            return None
+        source_id, index = link
+        source = self.workflow.get(source_id)
+        if source is None:
+            self._report(
+                "missing_node",
+                node_id,
+                f"it links to node {source_id!r}, which is not in this workflow",
+                input=name,
+                found=source_id,
+                suggestion=nearest(source_id, self.workflow),
+            )
+            return None
+        source_node = self._node(source)
+        if source_node is None:
+            return None
+        place = describe_step(source_id, source.class_type, source.title)
+        if not 0 <= index < len(source_node.outputs):
+            self._report(
+                "missing_output",
+                node_id,
+                f"it links to output {index} of {place}, {_outputs(source_node)}",
+                input=name,
+                found=str(index),
+            )
+            return None
+        output = source_node.outputs[index]
+        if not declared.accepts(output):
+            fitting = [
+                f"output {at} is {other.wire}"
+                for at, other in enumerate(source_node.outputs)
+                if declared.accepts(other)
+            ]
+            self._report(
+                "type_mismatch",
+                node_id,
+                f"expected {declared.wire}, but output {index} ({output.name}) of {place} gives {output.wire}",
+                input=name,
+                expected=declared.wire,
+                found=output.wire,
+                suggestion="; ".join(fitting) or None,
+            )
+            return None
+        return link
+
+    def _check_literal(
+        self,
+        node_id: str,
+        name: str,
+        declared: Input,
+        value: object,
+        literals: dict[str, object],
+        files: dict[str, str],
+    ) -> None:
+        literal = cast(LiteralType, declared.literal)
+        if isinstance(value, dict):
+            wrapped = cast("dict[str, object]", value)
+            value = wrapped.get("__value__", wrapped)
+        try:
+            literals[name] = literal.validate(value)
+        except ValidationError as error:
+            problem = literal_problem(literal, name, value, error.errors(include_url=False, include_context=False))
+            self._report(
+                problem.kind,
+                node_id,
+                problem.message,
+                input=name,
+                expected=problem.expected,
+                found=problem.found,
+                suggestion=problem.suggestion,
+            )
+            return
+        self._note_file(node_id, name, declared, files, literals[name])
+
+    def _note_file(self, node_id: str, name: str, declared: Input, files: dict[str, str], value: object) -> None:
+        """Let the content of a named file stand in the key beside its name."""
+        source = declared.literal.source if declared.literal else None
+        if source is None or not isinstance(value, str):
+            return
+        try:
+            files[name] = f"{value}:{content_identity(source.locate(self.folders, value))}"
+        except (OSError, ValueError) as error:
+            names = self.file_names.setdefault(id(source), source.names(self.folders))
+            hint = nearest(value, names) or (f"there is: {listed(names)}" if names else "there are no such files yet")
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self._report(
+                "missing_file", node_id, f"{value!r} cannot be used: {reason}", input=name, found=value, suggestion=hint
+            )
+
+    def _report(self, kind: ProblemKind, node_id: str, message: str, **details: str | None) -> None:
+        used = self.workflow[node_id]
+        found = Problem(kind, message, node_id=node_id, title=used.title, class_name=used.class_type)
+        self.problems.append(replace(found, **cast("dict[str, Any]", details)))
+
+
+def literal_problem(literal: LiteralType, name: str, value: object, errors: list[ErrorDetails]) -> Problem:
+    """What pydantic found wrong with a literal, in this project's words."""
+    found = _shown(value)
+    first = errors[0]["type"]
+    if literal.choices:
+        return Problem(
+            "not_a_choice",
+            f"{found} is not one of the choices",
+            input=name,
+            found=found,
+            expected=listed(literal.choices),
+            suggestion=nearest(value, literal.choices) or f"choices: {listed(literal.choices)}",
+        )
+    if first in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
+        return Problem(
+            "out_of_range",
+            f"{found} is out of range; it must be {literal.limits}",
+            input=name,
+            expected=str(literal.limits),
+            found=found,
+        )
+    expected = _LITERAL_NAMES.get(literal.wire, literal.wire)
+    detail = "; ".join(error["msg"] for error in errors)
+    return Problem(
+        "wrong_type", f"expected {expected}, found {found}: {detail}", input=name, expected=literal.wire, found=found
+    )
+
+
+_LITERAL_NAMES = {
+    "INT": "a whole number",
+    "FLOAT": "a number",
+    "STRING": "text",
+    "BOOLEAN": "true or false",
+    "COMBO": "the name of a file",
+}
+
+
+def _link(given: list[object]) -> Ref | None:
+    match given:
+        case [str() as source, bool()]:
+            return None
+        case [str() as source, int() as index]:
+            return source, index
+        case [str() as source, float() as index] if index.is_integer():
+            return source, int(index)
+        case [int() as source, int() as index] if not isinstance(source, bool):
+            return str(source), index
+        case _:
+            return None
+
+
+def _outputs(node: AnyNode) -> str:
+    if not node.outputs:
+        return "which has no outputs"
+    return "which has " + ", ".join(f"{at}: {output.name}" for at, output in enumerate(node.outputs))
+
+
+def _wanted(declared: Input) -> str:
+    if declared.value is not None:
+        return f"it takes a link to a node that gives {declared.wire}"
+    return f"it takes {_LITERAL_NAMES.get(declared.wire, declared.wire)}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

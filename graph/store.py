@@ -1,0 +1,74 @@
+"""The store: results by key. This tier is memory, bounded by bytes, least recently used out."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+from typing import Protocol
+
+from graph.keys import Key
+from graph.values import size_of
+
+Outputs = tuple[object, ...]
+
+
+class Store(Protocol):
+    """Where results are kept by key."""
+
+    def get(self, key: Key) -> Outputs | None:
+        """The outputs kept under the key, or None."""
+        ...
+
+    def put(self, key: Key, outputs: Outputs) -> None:
+        """Keep outputs under the key, if there is room for them at all."""
+        ...
+
+
+@dataclass(slots=True)
+class StoreStatistics:
+    """What happened to a store since it was made."""
+
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+
+
+class MemoryStore:
+    """Results in memory, at most `max_bytes` of them. Safe to use from several threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.nbytes = 0
+        self.statistics = StoreStatistics()
+        self._entries: OrderedDict[Key, tuple[Outputs, int]] = OrderedDict()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._entries
+
+    def get(self, key: Key) -> Outputs | None:
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                self.statistics.misses += 1
+                return None
+            self.statistics.hits += 1
+            self._entries.move_to_end(key)
+            return entry[0]
+
+    def put(self, key: Key, outputs: Outputs) -> None:
+        nbytes = size_of(outputs)
+        with self._lock:
+            known = self._entries.pop(key, None)
+            if known is not None:
+                self.nbytes -= known[1]
+            if nbytes > self.max_bytes:
+                return
+            self._entries[key] = (outputs, nbytes)
+            self.nbytes += nbytes
+            while self.nbytes > self.max_bytes:
+                _, (_, freed) = self._entries.popitem(last=False)
+                self.nbytes -= freed
+                self.statistics.evictions += 1

@@ -1,0 +1,75 @@
+"""What nodes exchange: values travel on links, services are injected, a ui is shown to people."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, ClassVar, cast
+
+
+class Value:
+    """What travels on a link. Subclasses are frozen dataclasses: `class Image(Value, kind="IMAGE")`.
+
+    `kind` is the type's name in workflow documents and in `object_info`; subclasses of a value inherit it
+    unless they give their own.
+    """
+
+    kind: ClassVar[str] = "*"
+
+    def __init_subclass__(cls, kind: str | None = None) -> None:
+        super().__init_subclass__()
+        if kind is not None:
+            cls.kind = kind
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes this value keeps alive, counted over its fields."""
+        return size_of(tuple(getattr(self, field.name) for field in fields(self))) if is_dataclass(self) else 64
+
+
+class Service:
+    """What the engine hands to a node beside its inputs. Never part of a key."""
+
+
+class Ui:
+    """What an output node has to show. A node that returns one is an output of the workflow.
+
+    Subclasses are frozen dataclasses and say in `to_json` what clients receive, each entry a list
+    (`{"images": [{"filename": …, "subfolder": …, "type": …}]}`).
+    """
+
+    def to_json(self) -> dict[str, list[Any]]:
+        return {}
+
+
+def value_type(annotation: object) -> type[Value] | None:
+    """The annotation, if it is a type of value."""
+    if not isinstance(annotation, type):
+        return None
+    return annotation if issubclass(annotation, Value) else None
+
+
+def service_type(annotation: object) -> type[Service] | None:
+    """The annotation, if it is a type of service."""
+    if not isinstance(annotation, type):
+        return None
+    return annotation if issubclass(annotation, Service) else None
+
+
+INJECTED: Any = None
+"""The default of a service parameter: `def decode(…, models: ModelPool = INJECTED)`."""
+
+
+def size_of(value: object) -> int:
+    """Bytes a value keeps alive; exact for whatever has `nbytes` (tensors, arrays, values)."""
+    nbytes = getattr(value, "nbytes", None)
+    if isinstance(nbytes, int):
+        return nbytes
+    match value:
+        case str() | bytes():
+            return 64 + len(value)
+        case Mapping():
+            mapping = cast("Mapping[object, object]", value)
+            return 64 + sum(size_of(key) + size_of(item) for key, item in mapping.items())
+        case tuple() | list() | set() | frozenset():
+            return 64 + sum(size_of(item) for item in cast("Iterable[object]", value))
+        case _:
+            return 32

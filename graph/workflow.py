@@ -1,0 +1,96 @@
+"""The workflow document: ComfyUI's API-format JSON, kept as it came."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from graph.problems import InvalidWorkflow, Problem
+
+
+class WorkflowNode(BaseModel):
+    """One use of a node. Keys this version does not know (`_meta` and others) are kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    class_type: str
+    inputs: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def title(self) -> str | None:
+        """The title a person gave the node in their editor."""
+        meta: object = (self.model_extra or {}).get("_meta")
+        title: object = cast("Mapping[str, object]", meta).get("title") if isinstance(meta, Mapping) else None
+        return title if isinstance(title, str) else None
+
+
+Workflow = dict[str, WorkflowNode]
+"""Node id → node, in the document's order."""
+
+_WORKFLOW: TypeAdapter[Workflow] = TypeAdapter(Workflow)
+
+
+def parse(text: str | bytes) -> Workflow:
+    """Read a workflow from JSON text. Raises InvalidWorkflow."""
+    try:
+        document: object = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _not_a_workflow(f"this is not JSON: {error}") from error
+    except RecursionError as error:
+        raise _not_a_workflow("this JSON is nested too deeply to be a workflow") from error
+    return read(document)
+
+
+def read(document: object) -> Workflow:
+    """Read a workflow from parsed JSON: the document itself, or an object that holds it as `prompt`."""
+    if not isinstance(document, dict):
+        raise _not_a_workflow(f"a workflow is a JSON object of nodes, but this is {_json_type(document)}")
+    nodes = cast("dict[str, object]", document)
+    if "class_type" not in nodes and isinstance(nodes.get("prompt"), dict):
+        nodes = cast("dict[str, object]", nodes["prompt"])
+    if isinstance(nodes.get("nodes"), list):
+        raise _not_a_workflow(
+            "this is a workflow in the editor's own format (it has a list of “nodes”)",
+            suggestion="export it from the editor with “Export (API)”",
+        )
+    if not nodes:
+        raise _not_a_workflow("this workflow has no nodes")
+    try:
+        return _WORKFLOW.validate_python(nodes)
+    except ValidationError as error:
+        raise InvalidWorkflow([_shape_problem(nodes, detail["loc"]) for detail in error.errors()]) from error
+
+
+def _shape_problem(nodes: Mapping[str, object], location: tuple[int | str, ...]) -> Problem:
+    node_id = str(location[0])
+    found = nodes.get(node_id)
+    if not isinstance(found, dict):
+        message = f"each node is an object with “class_type” and “inputs”, but this is {_json_type(found)}"
+    elif len(location) > 1 and location[1] == "inputs":
+        message = f"“inputs” must be an object, but it is {_json_type(cast('dict[str, object]', found)['inputs'])}"
+    elif "class_type" in found:
+        message = f"“class_type” must be text, but it is {_json_type(cast('dict[str, object]', found)['class_type'])}"
+    else:
+        message = "“class_type” is missing, so it is not known which node this is"
+    return Problem("not_a_workflow", message, node_id=node_id)
+
+
+def _not_a_workflow(message: str, suggestion: str | None = None) -> InvalidWorkflow:
+    return InvalidWorkflow([Problem("not_a_workflow", message, suggestion=suggestion)])
+
+
+def _json_type(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
