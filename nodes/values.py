@@ -1,0 +1,171 @@
+"""The values that travel between diffusion nodes, with their shapes and ranges. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from graph.values import Value
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+
+
+class ShapeError(ValueError):
+    """A value was made with a tensor of another shape than its type has."""
+
+    def __init__(self, kind: str, expected: str, found: tuple[int, ...]) -> None:
+        super().__init__(f"{kind} is a tensor of shape [{expected}], but this one has shape {list(found)}")
+
+
+def _check(kind: str, tensor: Tensor, expected: str, rank: int, last: int | None = None) -> None:
+    if tensor.ndim != rank or (last is not None and tensor.shape[-1] != last):
+        raise ShapeError(kind, expected, tuple(tensor.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Which weights: a folder or file and the identity of its content. Never the weights themselves."""
+
+    path: Path
+    identity: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model(Value, kind="MODEL"):
+    """A reference to a denoising network and how it was trained to predict.
+
+    Betas run from `beta_start` to `beta_end` over `timesteps` steps; `latent_scale` takes a VAE's latent into the
+    range the network was trained on (0.18215 for Stable Diffusion 1).
+    """
+
+    weights: Weights
+    prediction: Prediction = "epsilon"
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: Literal["scaled_linear", "linear"] = "scaled_linear"
+    timesteps: int = 1000
+    zero_terminal_snr: bool = False
+    latent_scale: float = 0.18215
+    latent_channels: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Clip(Value, kind="CLIP"):
+    """A reference to a text encoder with its tokenizer. `layer` is the hidden layer to take: -1 is the last."""
+
+    weights: Weights
+    tokenizer: Weights
+    layer: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Vae(Value, kind="VAE"):
+    """A reference to an autoencoder; `factor` pixels of a side become one latent pixel."""
+
+    weights: Weights
+    factor: int = 8
+    latent_channels: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One encoded prompt: token states, and the pooled state of the whole text."""
+
+    tokens: Float[Tensor, "batch tokens width"]
+    pooled: Float[Tensor, "batch width"] | None = None
+    strength: float = 1.0
+
+    @property
+    def nbytes(self) -> int:
+        return self.tokens.nbytes + (0 if self.pooled is None else self.pooled.nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning(Value, kind="CONDITIONING"):
+    """Encoded prompts that steer a denoiser together, each with its strength."""
+
+    prompts: tuple[Prompt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Image(Value, kind="IMAGE"):
+    """Pictures, 0…1, sRGB."""
+
+    pixels: Float[Tensor, "batch height width 3"]
+
+    def __post_init__(self) -> None:
+        _check("IMAGE", self.pixels, "batch, height, width, 3", rank=4, last=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Mask(Value, kind="MASK"):
+    """Masks, 0…1; 1 is the area to change."""
+
+    values: Float[Tensor, "batch height width"]
+
+    def __post_init__(self) -> None:
+        _check("MASK", self.values, "batch, height, width", rank=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Latent(Value, kind="LATENT"):
+    """Latents as the VAE gives them (not scaled for the network).
+
+    `noise_mask` (any size, 1 is the area to change) confines sampling; `batch_index` says which picture of a larger
+    batch each sample is, so that its noise can be drawn again; `unfinished` is the sampler's state where sampling
+    stopped half-way, from which the same sampler can go on exactly.
+    """
+
+    samples: Float[Tensor, "batch channels height width"]
+    noise_mask: Float[Tensor, "masks 1 mask_height mask_width"] | None = None
+    batch_index: tuple[int, ...] | None = None
+    unfinished: SamplerState | None = None
+
+    def __post_init__(self) -> None:
+        _check("LATENT", self.samples, "batch, channels, height, width", rank=4)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise(Value, kind="NOISE"):
+    """A source of noise. `seed` None: no noise at all."""
+
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sigmas(Value, kind="SIGMAS"):
+    """Noise levels from the highest to the lowest, one more than there are steps."""
+
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerChoice(Value, kind="SAMPLER"):
+    """Which sampler."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerState(Value, kind="SAMPLER_STATE"):
+    """Everything a sampler needs to take its next step: the noisy latent (scaled for the network) and its history.
+
+    `draws` counts the noise taken from the sequential source so far; `interval` is the span of noise levels of a
+    Brownian source; `denoised` is the last prediction of the finished latent.
+    """
+
+    x: Float[Tensor, "batch channels height width"]
+    sigma: float
+    sampler: str
+    seed: int
+    history: tuple[Float[Tensor, "batch channels height width"], ...] = ()
+    sigmas: tuple[float, ...] = ()
+    draws: int = 0
+    interval: tuple[float, float] | None = None
+    denoised: Float[Tensor, "batch channels height width"] | None = None
