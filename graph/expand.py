@@ -61,7 +61,7 @@ class _Calls:
             id(known[name]): ref for name, ref in step.links.items() if name in known and isinstance(known[name], Value)
         }
 
-    def add(self, node: Node[Any, Any], arguments: Mapping[str, object]) -> tuple[Link, ...]:
+    def add(self, node: Node[Any, Any], arguments: Mapping[str, object], title: str | None = None) -> tuple[Link, ...]:
         step_id = f"{self.step.id}.{len(self.steps)}"
         literals: dict[str, object] = {}
         links: dict[str, Ref] = {}
@@ -79,7 +79,7 @@ class _Calls:
                     f"{self.step.node.name} passes {name!r} of {node.name} a {type(given).__name__} made on the spot; "
                     "a composite can only pass on its inputs, literals and outputs of the nodes it calls"
                 )
-        self.steps.append(Step(step_id, node, literals, links, files, parent=self.step.id))
+        self.steps.append(Step(step_id, node, literals, links, files, title, parent=self.step.id))
         return tuple(Link(step_id, at) for at in range(len(node.outputs)))
 
     def origin(self, item: object) -> Ref | Constant:

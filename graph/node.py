@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from types import UnionType
 from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -114,11 +114,18 @@ class Node(Generic[P, R]):
         update_wrapper(self, function)  # pyright: ignore[reportArgumentType]  # copies __doc__ and __name__; a Node is no plain function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._call(None, *args, **kwargs)
+
+    def titled(self, title: str) -> Callable[P, R]:
+        """The node, to be recorded under a title: `encode.titled("Prompt")(text="…", clip=clip)`."""
+        return partial(self._call, title)
+
+    def _call(self, title: str | None, /, *args: P.args, **kwargs: P.kwargs) -> R:
         recording = recorder.get()
         if recording is None:
             return self.function(*args, **kwargs)
         arguments = self.signature.bind(*args, **kwargs).arguments
-        return cast(R, self.unpack(recording.add(self, arguments)))
+        return cast(R, self.unpack(recording.add(self, arguments, title)))
 
     def __repr__(self) -> str:
         return f"<node {self.name}>"

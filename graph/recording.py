@@ -39,7 +39,9 @@ class Link:
 class Recorder(Protocol):
     """Takes down the calls of nodes."""
 
-    def add(self, node: "Node[Any, Any]", arguments: Mapping[str, object]) -> tuple[Link, ...]:
+    def add(
+        self, node: "Node[Any, Any]", arguments: Mapping[str, object], title: str | None = None
+    ) -> tuple[Link, ...]:
         """Record one call; the links stand for its outputs."""
         ...
 
