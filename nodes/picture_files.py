@@ -23,6 +23,8 @@ Channel = Literal["alpha", "red", "green", "blue"]
 LONGEST_SIDE = 16384
 MOST_PIXELS = LONGEST_SIDE**2
 LONGEST_TEXT = 64 * 1024 * 1024
+# The many ways in which pillow's decoders report a damaged file.
+DAMAGE = (OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, EOFError, struct.error, zlib.error)
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -58,9 +60,9 @@ def _opened(path: Path) -> "Generator[Image.Image, None, None]":
     try:
         if path.stat().st_size == 0:
             raise PictureError(path, "the file is empty (0 bytes). Copy or export it again.")
-        # The limits below are ours and refuse; pillow's warning would only be printed.
+        # What pillow warns of (size, odd tags) is either read all the same or refused below, in a sentence.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 _refuse_oversized(path, image)
                 yield image
@@ -76,8 +78,7 @@ def _opened(path: Path) -> "Generator[Image.Image, None, None]":
         raise PictureError(path, "it is not a picture. PNG, JPEG, WebP, GIF, BMP and TIFF can be read.") from error
     except Image.DecompressionBombError as error:
         raise PictureError(path, f"it is too large ({error}). Make it smaller first.") from error
-    # Decoders report damage in many ways: OSError when truncated, SyntaxError, struct.error, zlib.error, EOFError …
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
+    except DAMAGE as error:
         raise PictureError(path, f"it is damaged or cut short ({error}). Copy or export it again.") from error
 
 

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,21 @@ def test_files_cut_short_are_refused(tmp_path: Path, suffix: str):
     with pytest.raises(PictureError, match="damaged or cut short") as raised:
         decode_picture(path)
     assert raised.value.path == path
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(["PNG", "TIFF", "GIF"]), st.dictionaries(st.integers(0, 180), st.binary(min_size=1, max_size=1)))
+def test_damage_anywhere_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, damage: dict[int, bytes]
+):
+    path = tmp_path_factory.mktemp("damaged") / "a"
+    Image.new("RGB", (5, 4), "red").save(path, format=kind)
+    data = bytearray(path.read_bytes())
+    for place, byte in damage.items():
+        data[place : place + 1] = byte
+    path.write_bytes(data)
+    with suppress(PictureError):
+        assert decode_picture(path).pixels.shape[-1] == 3
 
 
 def test_what_is_not_a_picture_is_refused(tmp_path: Path):
