@@ -157,13 +157,15 @@ class SamplerState(Value, kind="SAMPLER_STATE"):
     """Everything a sampler needs to take its next step: the noisy latent (scaled for the network) and its history.
 
     `draws` counts the noise taken from the sequential source so far; `interval` is the span of noise levels of a
-    Brownian source; `denoised` is the last prediction of the finished latent.
+    Brownian source; `denoised` is the last prediction of the finished latent; `network` is the identity of the weights
+    it was sampled with.
     """
 
     x: Float[Tensor, "batch channels height width"]
     sigma: float
     sampler: str
     seed: int
+    network: str
     history: tuple[Float[Tensor, "batch channels height width"], ...] = ()
     sigmas: tuple[float, ...] = ()
     draws: int = 0

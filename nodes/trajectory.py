@@ -1,0 +1,140 @@
+"""What the sampling nodes do with tensors: into a sampler's state, one step onward, and out of it again."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from nodes.denoiser import guided_denoiser, sampling_of
+from nodes.maths import guidance
+from nodes.maths.noise import BrownianNoise, SequentialNoise, initial_noise
+from nodes.maths.samplers import SAMPLERS, NoiseSource, State, advance
+from nodes.models import ModelPool
+from nodes.values import Conditioning, Latent, Model, Noise, SamplerState
+
+
+class WrongLatent(ValueError):
+    """A latent does not fit the model that is to sample it."""
+
+    def __init__(self, expected: int, found: int) -> None:
+        super().__init__(f"the model works on latents of {expected} channels, but this latent has {found}")
+
+
+def drawn(noise: Noise, latent: Latent) -> Tensor:
+    """The noise for a latent: drawn on the CPU, whole batch at once, or by index for samples of a larger batch."""
+    if noise.seed is None:
+        return torch.zeros_like(latent.samples)
+    return initial_noise(latent.samples.shape, noise.seed, latent.batch_index)
+
+
+def diffuse(model: Model, noise: Noise, sigma: float, latent: Latent, preserve_variance: bool) -> Latent:
+    """The latent as forward diffusion has it at a noise level."""
+    scaled = _scaled(model, latent)
+    sampling = sampling_of(model)
+    x = sampling.noise_scaling(sigma, drawn(noise, latent), scaled)
+    if preserve_variance:
+        x = sampling.scale_input(x, sigma)
+    return replace(latent, samples=x / model.latent_scale, unfinished=None)
+
+
+def start(
+    model: Model,
+    noise: Noise,
+    latent: Latent,
+    sampler_name: str,
+    sigma: float,
+    seed: int,
+    max_denoise: bool,
+    lowest_sigma: float,
+) -> SamplerState:
+    """The state at the first noise level; an unfinished latent of the same sampler goes on exactly where it was."""
+    unfinished = latent.unfinished
+    if (
+        noise.seed is None
+        and unfinished is not None
+        and _continues(unfinished, model, sampler_name, sigma, seed, latent)
+    ):
+        return unfinished
+    x = sampling_of(model).noise_scaling(sigma, drawn(noise, latent), _scaled(model, latent), max_denoise)
+    interval = (lowest_sigma, sigma) if lowest_sigma else None
+    return SamplerState(x, sigma, sampler_name, seed, model.weights.identity, interval=interval)
+
+
+def step(
+    models: ModelPool,
+    model: Model,
+    positive: Conditioning,
+    negative: Conditioning | None,
+    cfg: float,
+    state: SamplerState,
+    sigma: float,
+    sigma_next: float,
+    noise: Noise | None,
+    latent: Latent | None,
+) -> SamplerState:
+    """One step of the state's own sampler. Raises ValueError when the state stands at another noise level."""
+    if state.sigma != sigma:
+        raise ValueError(
+            f"this step starts at noise level {sigma:.6g}, but the state it is given stands at {state.sigma:.6g}; "
+            "steps must follow one another along one schedule"
+        )
+    denoise = guided_denoiser(models, model, positive, negative, cfg)
+    if latent is not None and latent.noise_mask is not None:
+        mask = guidance.prepare_mask(latent.noise_mask, state.x.shape)
+        kept_noise = _mask_noise(state, noise, latent)
+        denoise = guidance.keep_area(denoise, mask, kept_noise, _scaled(model, latent), sampling_of(model))
+    before = State(state.x, state.history, state.sigmas, state.draws, state.denoised)
+    after = advance(state.sampler, before, denoise, sigma, sigma_next, _noise_source(state))
+    return replace(
+        state,
+        x=after.x,
+        sigma=sigma_next,
+        history=after.history,
+        sigmas=after.sigmas,
+        draws=after.draws,
+        denoised=after.denoised,
+    )
+
+
+def end(model: Model, state: SamplerState, latent: Latent | None) -> Latent:
+    """Back to a latent: clean when the last noise level was 0, otherwise with the state to go on from."""
+    samples = state.x / model.latent_scale
+    finished = state.sigma == 0
+    mask = latent.noise_mask if latent else None
+    if latent is not None and mask is not None and finished:
+        kept = guidance.prepare_mask(mask, samples.shape) == 0
+        samples = torch.where(kept, latent.samples, samples)
+    return Latent(samples, mask, latent.batch_index if latent else None, unfinished=None if finished else state)
+
+
+def _scaled(model: Model, latent: Latent) -> Tensor:
+    channels = latent.samples.shape[1]
+    if channels != model.latent_channels:
+        raise WrongLatent(model.latent_channels, channels)
+    return latent.samples * model.latent_scale
+
+
+def _continues(state: SamplerState, model: Model, sampler_name: str, sigma: float, seed: int, latent: Latent) -> bool:
+    """Whether sampling can go on from a state as if it had never stopped. The latent must be untouched since."""
+    same = (state.sampler, state.sigma, state.seed, state.network) == (
+        sampler_name,
+        sigma,
+        seed,
+        model.weights.identity,
+    )
+    return same and torch.equal(latent.samples, state.x / model.latent_scale)
+
+
+def _mask_noise(state: SamplerState, noise: Noise | None, latent: Latent) -> Tensor:
+    """The noise under which the kept area is shown to the network at every step."""
+    offset = SAMPLERS[state.sampler].mask_seed_offset
+    if offset:
+        return initial_noise(latent.samples.shape, state.seed + offset)
+    return drawn(noise or Noise(state.seed), latent)
+
+
+def _noise_source(state: SamplerState) -> NoiseSource:
+    shape = tuple(state.x.shape)
+    if state.interval is None:
+        return SequentialNoise(state.seed, shape)
+    return BrownianNoise(state.seed, *state.interval, shape)
