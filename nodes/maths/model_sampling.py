@@ -41,7 +41,8 @@ def without_signal_at_the_end(alpha_bar: NoiseLevels) -> NoiseLevels:
     root = alpha_bar.sqrt()
     first, last = root[0], root[-1]
     rescaled = ((root - last) * (first / (first - last))) ** 2
-    return torch.cat([rescaled[:-1], rescaled.new_tensor([LAST_ALPHA_BAR])])
+    # Steeper betas than Stable Diffusion's may reach that already one timestep before.
+    return torch.cat([rescaled[:-1], (rescaled[-2:-1] / 4).clamp(max=LAST_ALPHA_BAR)])
 
 
 @dataclass(frozen=True, slots=True)
