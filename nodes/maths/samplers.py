@@ -15,7 +15,7 @@ NoiseSource = Callable[[int, float, float], Tensor]  # the same by number of the
 NoiseKind = Literal["none", "sequential", "brownian"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class State:
     """Where sampling stands between two steps; all that the next step depends on."""
 
