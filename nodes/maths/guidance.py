@@ -39,7 +39,7 @@ def classifier_free(cond: Denoiser, uncond: Denoiser, scale: float) -> Denoiser:
     return guided
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """One conditioning's denoiser, its weight (a number or a map over the latent) and the sigmas it is for."""
 
