@@ -159,7 +159,8 @@ def test_the_length_of_the_longer_schedule(steps: int, denoise: float, computed:
 
 
 def test_almost_full_denoising_is_full_and_none_is_nothing() -> None:
-    assert torch.equal(sigmas_for(SD1, "karras", 20, 0.99995), scheduled_sigmas(SD1, "karras", 20))
+    for schedule in ("karras", "ddim_uniform"):
+        assert torch.equal(sigmas_for(SD1, schedule, 30, 0.99995), scheduled_sigmas(SD1, schedule, 30))
     assert len(sigmas_for(SD1, "karras", 20, 0.0)) == len(sigmas_for(SD1, "karras", 20, -1.0)) == 0
 
 
