@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from nodes.maths.resize import fit_batch, resize_mask
+from nodes.maths.resize import crop_to_multiple, fit_batch, resize_mask
 
 Mask = Float[Tensor, "batch height width"]
 Pixels = Float[Tensor, "batch height width channels"]
@@ -138,18 +138,11 @@ def prepare_inpainting(
 ) -> InpaintStart:
     """Cut the picture to multiples of `factor`, blank it to 0.5 under the mask, and grow the mask for the noise."""
     height, width = pixels.shape[1:3]
-    soft = _crop_to_multiple(resize_mask(mask, width, height), factor, (2, 3))
-    pixels = _crop_to_multiple(pixels, factor, (1, 2))
+    soft = crop_to_multiple(resize_mask(mask, width, height), factor, (2, 3))
+    pixels = crop_to_multiple(pixels, factor, (1, 2))
     hard = soft.round()
     kept = fit_batch(1.0 - hard, pixels.shape[0]).movedim(1, -1)
     return InpaintStart((pixels - 0.5) * kept + 0.5, _spread(hard, grow_mask_by))
-
-
-def _crop_to_multiple(tensor: Tensor, factor: int, axes: tuple[int, int]) -> Tensor:
-    for axis in axes:
-        rest = tensor.shape[axis] % factor
-        tensor = tensor.narrow(axis, rest // 2, tensor.shape[axis] - rest)
-    return tensor
 
 
 def _spread(mask: Float[Tensor, "masks 1 height width"], size: int) -> Float[Tensor, "masks 1 height width"]:

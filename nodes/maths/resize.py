@@ -64,6 +64,14 @@ def upscale_latent(
     return common_upscale(samples, width // 8, height // 8, method, crop)
 
 
+def crop_to_multiple(tensor: Tensor, factor: int, axes: tuple[int, int]) -> Tensor:
+    """Cut both axes down to multiples of `factor`, centred."""
+    for axis in axes:
+        rest = tensor.shape[axis] % factor
+        tensor = tensor.narrow(axis, rest // 2, tensor.shape[axis] - rest)
+    return tensor
+
+
 def fit_batch(tensor: Float[Tensor, "some ..."], batch: int) -> Float[Tensor, "batch ..."]:
     """Exactly `batch` samples: repeated from the start while there are too few, cut off when too many."""
     copies = -(-batch // tensor.shape[0])
