@@ -1,0 +1,13 @@
+"""What is wrong with a model on disk."""
+
+from pathlib import Path
+
+
+class ModelError(ValueError):
+    """A model file or folder that cannot be used: which one, why, and what to do about it."""
+
+    def __init__(self, path: Path, reason: str, remedy: str = "") -> None:
+        self.path = path
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(" ".join(part for part in (f"{path}: {reason}.", remedy) if part))

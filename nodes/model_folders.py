@@ -1,0 +1,325 @@
+"""What lies in the model folders: which checkpoints there are, and what their configurations say. Imports no torch."""
+
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from graph.folders import Folders, inside
+from graph.identity import content_identity, digest, encode
+from nodes.embedded import LOOMLET
+from nodes.model_errors import ModelError
+from nodes.safetensors_header import read_header
+from nodes.values import Clip, Model, Prediction, Vae, Weights
+
+C = TypeVar("C", bound=BaseModel)
+
+SINGLE_FILES = frozenset({".safetensors", ".ckpt", ".pt"})
+PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin"})
+UNET_STEM = VAE_STEM = "diffusion_pytorch_model"
+TEXT_STEM = "model"
+
+LAYOUT = (
+    "A checkpoint is a folder in diffusers layout: model_index.json beside unet/, vae/, text_encoder/, tokenizer/ "
+    "and scheduler/, with the weights as .safetensors."
+)
+ONLY_SD1 = "So far only models of the Stable Diffusion 1.x family can be used."
+PIPELINES = frozenset({"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"})
+
+
+class CheckpointSource:
+    """The checkpoints on offer: the user's, and the embedded model unless the user has one of that name."""
+
+    def names(self, folders: Folders) -> Sequence[str]:
+        own = _model_names(folders.models("checkpoints"), "model_index.json")
+        embedded = {LOOMLET.name} if (LOOMLET / "model_index.json").is_file() else set[str]()
+        return sorted({*own} | embedded)
+
+    def locate(self, folders: Folders, name: str) -> Path:
+        path = inside(folders.models("checkpoints"), name)
+        if path.exists() and path != folders.models("checkpoints").resolve():
+            return path
+        if name == LOOMLET.name and LOOMLET.is_dir():
+            return LOOMLET
+        raise _unknown(path, "checkpoint", name, self.names(folders))
+
+
+class VaeSource:
+    """The autoencoders in `models/vae/`."""
+
+    def names(self, folders: Folders) -> Sequence[str]:
+        return _model_names(folders.models("vae"), "config.json")
+
+    def locate(self, folders: Folders, name: str) -> Path:
+        path = inside(folders.models("vae"), name)
+        if path.exists() and path != folders.models("vae").resolve():
+            return path
+        raise _unknown(path, "VAE", name, self.names(folders))
+
+
+def _unknown(path: Path, kind: str, name: str, names: Sequence[str]) -> ModelError:
+    near = difflib.get_close_matches(name, names, n=1)
+    known = ", ".join(names[:20]) or "none"
+    return ModelError(
+        path, f"there is no {kind} {name!r}", f"Did you mean {near[0]!r}?" if near else f"There are: {known}."
+    )
+
+
+def _model_names(folder: Path, marker: str) -> list[str]:
+    """Folders that hold the marker file, and single model files outside them, by their path below `folder`."""
+    return sorted(path.relative_to(folder).as_posix() for path in _models_below(folder, folder, marker))
+
+
+def _models_below(root: Path, folder: Path, marker: str) -> Iterator[Path]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    if folder != root and any(entry.name == marker for entry in entries):
+        yield folder
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=not _is_loop(Path(entry.path))):
+            yield from _models_below(root, Path(entry.path), marker)
+        elif Path(entry.name).suffix.lower() in SINGLE_FILES:
+            yield Path(entry.path)
+
+
+def _is_loop(path: Path) -> bool:
+    """Whether a link leads to a folder that the path itself lies in."""
+    return path.is_symlink() and path.absolute().is_relative_to(path.resolve())
+
+
+class _Config(BaseModel):
+    """One JSON file of a model. Unknown keys are ignored, as newer versions add some."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class _Index(_Config):
+    class_name: str = Field(alias="_class_name")
+    unet: tuple[str | None, str | None] = (None, None)
+    vae: tuple[str | None, str | None] = (None, None)
+    text_encoder: tuple[str | None, str | None] = (None, None)
+    tokenizer: tuple[str | None, str | None] = (None, None)
+    scheduler: tuple[str | None, str | None] = (None, None)
+
+
+class _Unet(_Config):
+    in_channels: int = 4
+    cross_attention_dim: int | list[int] = 1280
+    addition_embed_type: str | None = None
+    class_embed_type: str | None = None
+    encoder_hid_dim: int | None = None
+
+    @property
+    def extras(self) -> list[str]:
+        """Inputs beside the latent and the text that a network of another family would expect."""
+        names = ("addition_embed_type", "class_embed_type", "encoder_hid_dim")
+        return [name for name in names if getattr(self, name) is not None]
+
+
+class _TextEncoder(_Config):
+    hidden_size: int = 512
+    model_type: str = "clip_text_model"
+
+
+class _Vae(_Config):
+    class_name: str = Field(default="AutoencoderKL", alias="_class_name")
+    block_out_channels: list[int] = Field(default=[64], min_length=1)
+    latent_channels: int = 4
+    scaling_factor: float = 0.18215
+
+
+class _Scheduler(_Config):
+    prediction_type: Prediction = "epsilon"
+    beta_start: float = Field(default=0.0001, gt=0, lt=1)
+    beta_end: float = Field(default=0.02, gt=0, lt=1)
+    beta_schedule: Literal["scaled_linear", "linear"] = "linear"
+    num_train_timesteps: int = Field(default=1000, ge=2)
+    rescale_betas_zero_snr: bool = False
+    trained_betas: None = None
+
+    @field_validator("trained_betas", mode="before")
+    @classmethod
+    def _no_table(cls, value: Any) -> None:
+        if value is not None:
+            raise ValueError("a table of trained betas is not supported")
+
+
+def read_checkpoint(folder: Path, name: str) -> tuple[Model, Clip, Vae]:
+    """References to the parts of a checkpoint. Reads configurations and file identities, never weights.
+
+    Raises ModelError, which says what is missing or unsuitable and what to do.
+    """
+    _refuse_file(folder, LAYOUT)
+    index = _read(folder / "model_index.json", _Index, LAYOUT)
+    _check_pipeline(folder / "model_index.json", index)
+    unet = _read(folder / "unet" / "config.json", _Unet, LAYOUT)
+    text = _read(folder / "text_encoder" / "config.json", _TextEncoder, LAYOUT)
+    vae = _read(folder / "vae" / "config.json", _Vae, LAYOUT)
+    _check_parts(folder, unet, text, vae)
+    schedule = _read(folder / "scheduler" / "scheduler_config.json", _Scheduler, LAYOUT)
+    model = Model(
+        weights=part_weights(folder / "unet", UNET_STEM, name),
+        prediction=schedule.prediction_type,
+        beta_start=schedule.beta_start,
+        beta_end=schedule.beta_end,
+        beta_schedule=schedule.beta_schedule,
+        timesteps=schedule.num_train_timesteps,
+        zero_terminal_snr=schedule.rescale_betas_zero_snr,
+        latent_scale=vae.scaling_factor,
+        latent_channels=unet.in_channels,
+    )
+    clip = Clip(
+        weights=part_weights(folder / "text_encoder", TEXT_STEM, name),
+        tokenizer=tokenizer_files(folder / "tokenizer", name),
+    )
+    return model, clip, _vae_reference(folder / "vae", name, vae)
+
+
+def read_vae(folder: Path, name: str) -> Vae:
+    """A reference to an autoencoder in a folder of its own. Raises ModelError."""
+    layout = "A VAE is a folder with config.json and diffusion_pytorch_model.safetensors, as in diffusers."
+    _refuse_file(folder, layout)
+    return _vae_reference(folder, name, _read(folder / "config.json", _Vae, layout))
+
+
+def _vae_reference(folder: Path, name: str, config: _Vae) -> Vae:
+    if config.class_name != "AutoencoderKL":
+        raise ModelError(folder, f"this is a {config.class_name}, not an AutoencoderKL", ONLY_SD1)
+    return Vae(
+        weights=part_weights(folder, VAE_STEM, name),
+        factor=2 ** (len(config.block_out_channels) - 1),
+        latent_channels=config.latent_channels,
+    )
+
+
+def _refuse_file(path: Path, layout: str) -> None:
+    if path.is_dir():
+        return
+    if not path.exists():
+        raise ModelError(path, "there is no such model", layout)
+    if path.suffix.lower() in PICKLES:
+        raise ModelError(path, "this is a pickle, which can run any code when it is opened, so it is not read", layout)
+    if path.suffix.lower() == ".safetensors":
+        read_header(path)
+        raise ModelError(path, "single-file checkpoints are not read yet", layout)
+    raise ModelError(path, "this is not a model", layout)
+
+
+def _read(path: Path, config: type[C], layout: str) -> C:
+    if not path.is_file():
+        raise ModelError(path.parent, f"{path.name} is missing", layout)
+    try:
+        return config.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(path, f"the file cannot be read ({error.strerror or error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(path, f"{where}: {first['msg']}" if where else first["msg"], ONLY_SD1) from error
+
+
+def _check_pipeline(path: Path, index: _Index) -> None:
+    if index.class_name not in PIPELINES:
+        raise ModelError(path, f"this is a {index.class_name}, not a StableDiffusionPipeline", ONLY_SD1)
+    expected = {
+        "unet": (index.unet, "UNet2DConditionModel"),
+        "vae": (index.vae, "AutoencoderKL"),
+        "text_encoder": (index.text_encoder, "CLIPTextModel"),
+        "tokenizer": (index.tokenizer, "CLIPTokenizer"),
+        "scheduler": (index.scheduler, None),
+    }
+    for part, ((_, found), wanted) in expected.items():
+        if found is None:
+            raise ModelError(path, f"it names no {part}", LAYOUT)
+        if wanted is not None and found.removesuffix("Fast") != wanted:
+            raise ModelError(path, f"its {part} is a {found}, not a {wanted}", ONLY_SD1)
+        if not (path.parent / part).is_dir():
+            raise ModelError(path.parent, f"the folder {part}/ is missing", LAYOUT)
+
+
+def _check_parts(folder: Path, unet: _Unet, text: _TextEncoder, vae: _Vae) -> None:
+    """The parts of one checkpoint must fit together."""
+    if unet.extras:
+        raise ModelError(folder / "unet", f"the network expects more than latent and text ({unet.extras[0]})", ONLY_SD1)
+    if text.model_type != "clip_text_model":
+        raise ModelError(folder / "text_encoder", f"this is a {text.model_type}, not a clip_text_model", ONLY_SD1)
+    if unet.cross_attention_dim != text.hidden_size:
+        raise ModelError(
+            folder,
+            f"the parts do not belong together: unet/ expects text states of width {unet.cross_attention_dim}, "
+            f"text_encoder/ makes {text.hidden_size}",
+            "Take all folders from one checkpoint.",
+        )
+    if unet.in_channels != vae.latent_channels:
+        raise ModelError(
+            folder,
+            f"unet/ takes {unet.in_channels} channels, vae/ makes {vae.latent_channels}",
+            "Inpainting and other networks with extra input channels are not supported yet."
+            if unet.in_channels > vae.latent_channels
+            else "Take all folders from one checkpoint.",
+        )
+
+
+class _ShardIndex(_Config):
+    weight_map: dict[str, str]
+
+
+def weight_files(folder: Path, stem: str) -> tuple[Path, ...]:
+    """The safetensors files that hold a part's weights: the plain one, its shards, or the fp16 variant."""
+    for variant in ("", ".fp16"):
+        single = folder / f"{stem}{variant}.safetensors"
+        shards = folder / f"{stem}.safetensors.index{variant}.json"
+        if single.is_file():
+            return (single,)
+        if shards.is_file():
+            return _shards(shards)
+    pickles = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in PICKLES]
+    if pickles:
+        raise ModelError(
+            pickles[0],
+            "the weights are a pickle, which can run any code when it is opened, so it is not read",
+            f"Put {stem}.safetensors beside it; most models offer it.",
+        )
+    raise ModelError(folder, f"{stem}.safetensors is missing", "Copy or download the missing file.")
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    names = sorted(set(_read(index, _ShardIndex, LAYOUT).weight_map.values()))
+    files = tuple(index.parent / Path(name).name for name in names)
+    for file in files:
+        if not file.is_file():
+            raise ModelError(file, "a part of the weights is missing", "Copy or download the missing file.")
+    return files
+
+
+def part_weights(folder: Path, stem: str, name: str) -> Weights:
+    """A reference to one part: its configuration and its weights, which are checked to be whole."""
+    files = weight_files(folder, stem)
+    for file in files:
+        read_header(file)
+    return Weights(folder, _identity([folder / "config.json", *files]), name)
+
+
+def tokenizer_files(folder: Path, name: str) -> Weights:
+    """A reference to a tokenizer: `tokenizer.json`, or `vocab.json` with `merges.txt`."""
+    if not (folder / "tokenizer.json").is_file():
+        for file in ("vocab.json", "merges.txt"):
+            if not (folder / file).is_file():
+                raise ModelError(folder, f"{file} is missing, and there is no tokenizer.json", LAYOUT)
+    known = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+    return Weights(folder, _identity([folder / file for file in known if (folder / file).is_file()]), name)
+
+
+def _identity(files: Sequence[Path]) -> str:
+    try:
+        return digest(b"part", *(encode([path.name, content_identity(path)]) for path in files)).hex()
+    except OSError as error:
+        raise ModelError(files[0].parent, f"the files cannot be read ({error.strerror or error})") from error
