@@ -72,7 +72,8 @@ def decode(samples: Latent, vae: Vae, models: ModelPool = INJECTED) -> Image:
     channels = samples.samples.shape[1]
     if channels != vae.latent_channels:
         raise WrongVae(vae, channels)
-    pixels = (models.decode_latent(vae, samples.samples) + 1.0) / 2.0
+    # Between nodes everything lies on the CPU, so that pictures from files and from networks can be mixed.
+    pixels = (models.decode_latent(vae, samples.samples).cpu() + 1.0) / 2.0
     return Image(pixels.clamp(0.0, 1.0).movedim(1, -1).contiguous())
 
 
@@ -166,7 +167,7 @@ def blend_latents_by_mask(samples1: Latent, samples2: Latent, mask: Mask) -> Lat
 
 def _encoded(models: ModelPool, vae: Vae, pixels: "Tensor") -> "Tensor":
     """The latents of pictures in 0…1, channels last."""
-    return models.encode_pixels(vae, pixels.movedim(-1, 1) * 2.0 - 1.0)
+    return models.encode_pixels(vae, pixels.movedim(-1, 1) * 2.0 - 1.0).cpu()
 
 
 def _with(latent: Latent, samples: "Tensor") -> Latent:
