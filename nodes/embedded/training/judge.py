@@ -1,0 +1,111 @@
+"""The judge: a small classifier that names every attribute of a picture.
+
+It learns from drawn pictures alone: other ones than the model's, in other handwriting, and with the pairs that the
+model never saw. What it says of generated pictures can be believed as far as it is right about drawn ones.
+"""
+
+import time
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import AdamW
+
+from . import album
+from .album import Album
+from .autoencoder import to_tensor
+from .progress import clip, rate, say, set_rate
+from .vocabulary import SIZES, Attributes, encode
+
+SIDE = 128
+WIDTHS = (3, 16, 32, 64, 96, 128)
+
+
+class Judge(nn.Module):
+    """Five convolutions that halve the picture, and one answer per attribute that still knows where things are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(b // 8, b), nn.SiLU())
+            for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)
+        )
+        self.answer = nn.Linear(WIDTHS[-1] * (SIDE // 32) ** 2, sum(SIZES))
+
+    def forward(self, pictures: Float[Tensor, "count 3 128 128"]) -> Float[Tensor, "count answers"]:
+        x = pictures
+        for stage in self.stages:
+            x = stage(x)
+        return self.answer(x.flatten(1))
+
+    @torch.no_grad()
+    def name(self, pictures: UInt8[np.ndarray, "count height width 3"]) -> Int[np.ndarray, "count slots"]:
+        """The number of every attribute's likeliest value, as `vocabulary.encode` counts them."""
+        answers = [
+            torch.stack([part.argmax(1) for part in self(_resized(to_tensor(batch))).split(SIZES, dim=1)], dim=1)
+            for batch in np.array_split(pictures, max(1, len(pictures) // 50))
+        ]
+        return torch.cat(answers).numpy()
+
+
+def _resized(pictures: Float[Tensor, "count 3 height width"]) -> Float[Tensor, "count 3 128 128"]:
+    if pictures.shape[-1] == SIDE:
+        return pictures
+    return F.interpolate(pictures, (SIDE, SIDE), mode="bilinear", antialias=True)
+
+
+def _varied(pictures: Float[Tensor, "count 3 128 128"], generator: torch.Generator) -> Float[Tensor, "count 3 128 128"]:
+    """Moved, turned, blurred, noisy: the judge should not mind what does not matter."""
+    count = len(pictures)
+
+    def spread(width: float) -> Tensor:
+        return (torch.rand(count, generator=generator) * 2 - 1) * width
+
+    angle, size = spread(0.1), 1 + spread(0.08)
+    rows = [size * angle.cos(), -size * angle.sin(), spread(0.05), size * angle.sin(), size * angle.cos(), spread(0.05)]
+    grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(pictures.shape), align_corners=False)
+    moved = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    soft = F.avg_pool2d(moved, 3, 1, 1)
+    moved = moved.lerp(soft, torch.rand((count, 1, 1, 1), generator=generator))
+    return moved + 0.04 * torch.randn(moved.shape, generator=generator)
+
+
+def train(pictures: Album, folder: Path, path: Path, seed: int, rounds: int = 5) -> None:
+    """Train on an album and write the judge in half precision."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    data = album.load(album.build(pictures, folder))
+    answers = torch.tensor([encode(attributes) for attributes in pictures.attributes()])
+    model, batch = Judge(), 64
+    optimizer = AdamW(model.parameters(), 3e-3, weight_decay=0.02)
+    steps, began = rounds * len(data) // batch, time.time()
+    for step in range(steps):
+        chosen = torch.randint(0, len(data), (batch,), generator=generator)
+        made = model(_varied(to_tensor(data[chosen.numpy()]), generator)).split(SIZES, dim=1)
+        loss = torch.stack([F.cross_entropy(part, answers[chosen, i]) for i, part in enumerate(made)]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        clip(model.parameters())
+        set_rate(optimizer, 3e-3 * rate(step, steps, hold=0.2))
+        optimizer.step()
+        if (step + 1) % 100 == 0:
+            say("judge", f"step {step + 1}/{steps} loss {loss.item():.4f} {time.time() - began:.0f} s")
+    save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, path)
+
+
+def load(path: Path) -> Judge:
+    """The shipped judge."""
+    model = Judge()
+    model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return cast(Judge, model.eval())
+
+
+def correct(answers: Int[np.ndarray, "count slots"], wanted: list[Attributes]) -> Int[np.ndarray, "count slots"]:
+    """Which answers agree; what the caption leaves open is right whatever it is."""
+    truth = np.array([encode(attributes) for attributes in wanted])
+    return ((answers == truth) | (truth == 0)).astype(np.int64)
