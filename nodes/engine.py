@@ -1,0 +1,104 @@
+"""The engine with everything in it: catalogue, store, model pool and folders, ready to run workflows.
+
+engine = Engine(Folders.below(data))
+result = engine.run(workflow)            # a builder, a parsed document, or JSON as Python objects
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graph.builder import WorkflowBuilder
+from graph.cancellation import Cancellation
+from graph.catalogue import Catalogue, installed_nodes, own_nodes
+from graph.events import Emit, ignore
+from graph.execute import Result, run
+from graph.folders import Folders, default_data_folder
+from graph.resolve import Graph, resolve
+from graph.store import MemoryStore, Store
+from graph.workflow import Workflow, read
+from nodes import checkpoints, images, latents, loading, masks, sampling, saving, text
+from nodes.documents import Documents
+from nodes.models import ModelPool
+from nodes.precision import PrecisionChoice
+
+STORE_BYTES = 2 * 1024**3
+EXAMPLES = Path(__file__).resolve().parent.parent / "workflows" / "input"
+
+
+def built_in() -> Catalogue:
+    """The nodes that ship with Latentloom."""
+    return Catalogue.gather(checkpoints, images, latents, loading, masks, sampling, saving, text)
+
+
+def full_catalogue(folders: Folders, own: Iterable[Path] = ()) -> Catalogue:
+    """Built-in nodes, those of installed packages, those in the data folder's `nodes/`, and those in `own`."""
+    catalogue = built_in() | installed_nodes()
+    for path in (*([folders.own_nodes] if folders.own_nodes.is_dir() else ()), *own):
+        catalogue = catalogue | own_nodes(path)
+    return catalogue
+
+
+def usual_folders(data: Path | None = None, output: Path | None = None) -> Folders:
+    """The folders of this installation, with the example pictures that ship with it."""
+    return Folders.below(data or default_data_folder(), output, EXAMPLES)
+
+
+class Engine:
+    """Runs workflows in this process. What one run makes, the next one finds."""
+
+    def __init__(
+        self,
+        folders: Folders | None = None,
+        *,
+        catalogue: Catalogue | None = None,
+        store: Store | None = None,
+        precision: PrecisionChoice = "auto",
+    ) -> None:
+        self.folders = folders or usual_folders()
+        self.catalogue = full_catalogue(self.folders) if catalogue is None else catalogue
+        self.store: Store = MemoryStore(STORE_BYTES) if store is None else store
+        self.models = ModelPool(precision=precision)
+
+    def resolve(
+        self, workflow: Workflow | WorkflowBuilder | Mapping[str, Any], targets: Sequence[str] | None = None
+    ) -> Graph:
+        """Check a workflow without running it. Raises InvalidWorkflow."""
+        return resolve(_parsed(workflow), self.catalogue, self.folders, targets)
+
+    def run(
+        self,
+        workflow: Workflow | WorkflowBuilder | Mapping[str, Any],
+        *,
+        targets: Sequence[str] | None = None,
+        emit: Emit = ignore,
+        cancellation: Cancellation | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Run a workflow. Raises InvalidWorkflow, Cancelled; failures of nodes are in the result (`checked()`).
+
+        Args:
+            targets: ids of the nodes whose results are wanted; by default every output node.
+            extra: documents that saved files carry beside the workflow itself, by name.
+        """
+        parsed = _parsed(workflow)
+        graph = resolve(parsed, self.catalogue, self.folders, targets)
+        return self.run_graph(graph, parsed, emit=emit, cancellation=cancellation, extra=extra)
+
+    def run_graph(
+        self,
+        graph: Graph,
+        workflow: Workflow,
+        *,
+        emit: Emit = ignore,
+        cancellation: Cancellation | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Run what `resolve` gave for a workflow."""
+        prompt = {node_id: used.model_dump(exclude_unset=True) for node_id, used in workflow.items()}
+        services = {ModelPool: self.models, Documents: Documents(prompt, extra or {})}
+        return run(graph, self.store, folders=self.folders, services=services, emit=emit, cancellation=cancellation)
+
+
+def _parsed(workflow: Workflow | WorkflowBuilder | Mapping[str, Any]) -> Workflow:
+    return workflow.workflow() if isinstance(workflow, WorkflowBuilder) else read(dict(workflow))

@@ -1,0 +1,1 @@
+"""What `latentloom bench` measures, one module each."""

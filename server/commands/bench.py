@@ -1,0 +1,59 @@
+"""`latentloom bench`: measure this installation."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from server.settings import Settings
+
+if TYPE_CHECKING:
+    from nodes.precision import PrecisionChoice
+
+PRECISIONS: "tuple[PrecisionChoice, ...]" = ("fp32", "bf16")
+
+
+@click.group(epilog="Example: latentloom bench engine")
+def bench() -> None:
+    """Measure speed and quality here; every figure is a ratio or a rate taken in one run."""
+
+
+@bench.command()
+@click.option("--sizes", default="10,100,1000,10000", show_default=True, help="Numbers of nodes.")
+def engine(sizes: str) -> None:
+    """Time per node of chains, wide graphs and lattices of trivial nodes: cold, unchanged, and with the end changed."""
+    from server.bench.engine import measure
+
+    measure([int(size) for size in sizes.split(",")], click.echo)
+
+
+@bench.command()
+@click.option("--repeats", default=5, show_default=True)
+@click.pass_obj
+def start(settings: Settings, repeats: int) -> None:
+    """Time from the command line to the first event and to the first picture, against the floor of the imports."""
+    from server.bench.start import measure
+
+    measure(repeats, click.echo)
+
+
+@bench.command()
+@click.option("--repeats", default=10, show_default=True)
+@click.option("--size", default=128, show_default=True, help="Pixels of a side.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
+@click.option("--checkpoint", default="loomlet", show_default=True, help="A diffusers folder below models/checkpoints.")
+@click.pass_obj
+def sampling(settings: Settings, repeats: int, size: int, precision: "PrecisionChoice", checkpoint: str) -> None:
+    """Seconds per sampler step against diffusers' own pipeline: same weights, precision and size, interleaved."""
+    from server.bench.sampling import measure
+
+    measure(settings, repeats, size, precision, checkpoint, click.echo)
+
+
+@bench.command()
+@click.option("--count", default=480, show_default=True, help="Pictures to judge, over all kinds of prompts.")
+@click.pass_obj
+def model(settings: Settings, count: int) -> None:
+    """How well the embedded model follows its prompts, by an independent judge whose own accuracy is printed first."""
+    from server.bench.model import measure
+
+    measure(settings, count, click.echo)

@@ -1,0 +1,215 @@
+"""Show a run to whoever watches: live in a terminal, line by line elsewhere, or one JSON object per event."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from graph.events import (
+    Event,
+    NodeFailed,
+    NodeFinished,
+    NodeProgressed,
+    NodeReused,
+    NodeStarted,
+    RunFinished,
+    RunStarted,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+
+class Display(Protocol):
+    """Takes the events of one run."""
+
+    def __enter__(self) -> "Display": ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def show(self, event: Event) -> None:
+        """Take one event."""
+        ...
+
+
+@dataclass(slots=True)
+class Account:
+    """What a run did, for its closing lines: per step of the document whether it ran and how long, files, failures."""
+
+    began: float = field(default_factory=time.perf_counter)
+    times: dict[str, tuple[str, float | None]] = field(default_factory=dict[str, tuple[str, float | None]])
+    files: list[Path] = field(default_factory=list[Path])
+    failures: list[str] = field(default_factory=list[str])
+
+    def take(self, event: Event) -> None:
+        match event:
+            case NodeReused(parent=None):
+                self.times[event.node_id] = (named(event), None)
+            case NodeFinished():
+                self.files += paths_of(event)
+                if event.parent is None:
+                    self.times[event.node_id] = (named(event), event.seconds)
+            case NodeFailed():
+                self.failures.append(str(event.error))
+            case _:
+                pass
+
+
+def named(event: NodeStarted | NodeReused | NodeProgressed | NodeFinished | NodeFailed) -> str:
+    """A step as a person knows it."""
+    return (
+        f"{event.title} ({event.class_name})" if event.title and event.title != event.class_name else event.class_name
+    )
+
+
+def paths_of(event: NodeFinished) -> list[Path]:
+    """The files a step has written."""
+    paths: object = getattr(event.ui, "paths", ())
+    return [path for path in paths if isinstance(path, Path)] if isinstance(paths, tuple | list) else []
+
+
+class Lines:
+    """One line per step; for logs and pipes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, event: Event) -> None:
+        match event:
+            case NodeReused(parent=None):
+                self._say(f"reused    {event.node_id:>4}  {named(event)}")
+            case NodeFinished(parent=None):
+                self._say(f"ran       {event.node_id:>4}  {named(event)}  {event.seconds:.2f} s")
+            case NodeFailed():
+                self._say(f"failed    {event.node_id:>4}  {named(event)}")
+            case _:
+                pass
+
+    def _say(self, text: str) -> None:
+        print(text, file=self.stream, flush=True)
+
+
+class JsonLines:
+    """One JSON object per event."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __enter__(self) -> "JsonLines":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, event: Event) -> None:
+        print(json.dumps(event_json(event), ensure_ascii=False), file=self.stream, flush=True)
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    """An event as JSON: its name under `event`, then its fields."""
+    match event:
+        case RunStarted():
+            return {"event": "run_started", "needed": list(event.needed), "reused": list(event.reused)}
+        case RunFinished():
+            return {"event": "run_finished", "status": event.status, "seconds": round(event.seconds, 4)}
+        case _:
+            pass
+    fields: dict[str, Any] = {
+        "event": _EVENT_NAMES[type(event)],
+        "node": event.node_id,
+        "class_type": event.class_name,
+        "title": event.title,
+        "parent": event.parent,
+    }
+    match event:
+        case NodeProgressed():
+            fields |= {"value": event.value, "max": event.maximum}
+        case NodeFinished():
+            fields |= {"seconds": round(event.seconds, 4)}
+            if event.ui is not None:
+                fields |= {"output": event.ui.to_json(), "files": [str(path) for path in paths_of(event)]}
+        case NodeFailed():
+            fields |= {"message": str(event.error)}
+        case _:
+            pass
+    return fields
+
+
+_EVENT_NAMES: Mapping[type[object], str] = {
+    NodeStarted: "node_started",
+    NodeReused: "node_reused",
+    NodeProgressed: "node_progressed",
+    NodeFinished: "node_finished",
+    NodeFailed: "node_failed",
+}
+
+
+class Live:
+    """A bar for the whole run and one for the step at work, in a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self.progress: Progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.whole: TaskID = self.progress.add_task("starting", total=None)
+        self.steps: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Live":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def show(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                done = len(event.reused)
+                self.progress.update(self.whole, description="workflow", total=len(event.needed) + done, completed=done)
+            case NodeStarted(parent=None):
+                self.steps[event.node_id] = self.progress.add_task(f"  {named(event)}", total=None)
+            case NodeProgressed() if event.node_id in self.steps:
+                self.progress.update(self.steps[event.node_id], total=event.maximum, completed=event.value)
+            case NodeFinished(parent=None) | NodeFailed(parent=None):
+                self.progress.advance(self.whole)
+                if (task := self.steps.pop(event.node_id, None)) is not None:
+                    self.progress.remove_task(task)
+            case _:
+                pass
+
+
+def display(as_json: bool) -> Display:
+    """The display that suits where the output goes."""
+    if as_json:
+        return JsonLines(sys.stdout)
+    return Live() if sys.stderr.isatty() else Lines(sys.stderr)
+
+
+def close(account: Account, say: Callable[[str], None], details: bool) -> None:
+    """The closing lines: what was written, and per step whether it ran or was reused and how long it took."""
+    if details:
+        width = max((len(name) for name, _ in account.times.values()), default=0)
+        for node_id, (name, seconds) in account.times.items():
+            say(f"  {node_id:>4}  {name:<{width}}  {'reused' if seconds is None else f'{seconds:8.2f} s'}")
+    ran = sum(seconds is not None for _, seconds in account.times.values())
+    reused = len(account.times) - ran
+    say(f"{ran} run, {reused} reused in {time.perf_counter() - account.began:.1f} s")

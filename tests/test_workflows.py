@@ -1,0 +1,71 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from graph.events import Event, NodeFinished, NodeReused
+from graph.folders import Folders
+from graph.workflow import parse
+from nodes.engine import EXAMPLES as PICTURES
+from nodes.engine import Engine
+from nodes.picture_files import decode_mask, decode_picture
+from workflows.documents import EXAMPLES as FOLDER
+from workflows.examples import EXAMPLES, build
+
+
+def engine(folder: Path) -> Engine:
+    return Engine(Folders.below(folder, examples=PICTURES))
+
+
+def run(engine: Engine, name: str) -> tuple[list[bytes], list[str]]:
+    """The pictures an example's JSON file makes, and the classes of the nodes that ran for them."""
+    events: list[Event] = []
+    workflow = parse((FOLDER / f"{name}.json").read_bytes())
+    result = engine.run(workflow, emit=events.append).checked()
+    paths: list[Path] = [path for shown in result.shown.values() for path in getattr(shown, "paths", ())]
+    assert any(isinstance(event, NodeReused | NodeFinished) for event in events)
+    return [path.read_bytes() for path in paths], [
+        event.class_name for event in events if isinstance(event, NodeFinished)
+    ]
+
+
+@pytest.mark.parametrize("name", list(EXAMPLES))
+def test_an_example_runs_twice_to_the_same_bytes_and_the_second_run_only_saves(tmp_path: Path, name: str):
+    used = engine(tmp_path)
+    first, ran = run(used, name)
+    second, ran_again = run(used, name)
+    assert first and first == second
+    assert len(ran) > 5 and ran_again == ["SaveImage"]
+
+
+@pytest.mark.parametrize("name", list(EXAMPLES))
+def test_the_json_files_are_the_python_examples_saved(name: str):
+    assert json.loads((FOLDER / f"{name}.json").read_text()) == build(name).document()
+
+
+def test_every_json_file_has_its_python():
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(EXAMPLES)
+
+
+def test_inpainting_keeps_every_pixel_outside_the_mask(tmp_path: Path):
+    from nodes.maths.masks import grow
+
+    run(engine(tmp_path), "inpaint")
+    (saved,) = (tmp_path / "output").glob("*.png")
+    before = decode_picture(PICTURES / "house.png").pixels
+    after = decode_picture(saved).pixels
+    mask = grow(decode_mask(PICTURES / "house_mask.png", "red"), 6)
+    kept = mask == 0
+    assert 0.2 < kept.float().mean() < 0.8
+    assert torch.equal(before[kept], after[kept])
+    assert (before[~kept] - after[~kept]).abs().mean() > 0.05
+
+
+def test_outpainting_keeps_what_was_there(tmp_path: Path):
+    run(engine(tmp_path), "outpaint")
+    (saved,) = (tmp_path / "output").glob("*.png")
+    after = decode_picture(saved).pixels
+    before = decode_picture(PICTURES / "boat.png").pixels
+    assert after.shape == (1, 128, 192, 3)
+    assert torch.equal(after[:, :, 32 + 16 : 160 - 16], before[:, :, 16:-16])

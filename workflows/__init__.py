@@ -1,0 +1,1 @@
+"""Example workflows, and reading workflow documents from wherever they are kept."""

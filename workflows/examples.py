@@ -1,0 +1,380 @@
+"""The example workflows as Python. Each function calls nodes; inside a builder that gives a workflow.
+
+    python -m workflows.examples steps                  # run it; the pictures go to ./output
+    python -m workflows.examples steps --save my.json   # or keep it as a workflow file
+    python -m workflows.examples --save-all workflows   # write every example's JSON
+
+The JSON files beside this module are these functions, saved.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from graph.builder import WorkflowBuilder
+from nodes.checkpoints import load_checkpoint
+from nodes.images import batch_images, blend_images_by_mask, contact_sheet, pad_for_outpainting
+from nodes.latents import blend_latents_by_mask, decode, empty_latent, encode, set_noise_mask, upscale_latent
+from nodes.loading import load_image, load_mask
+from nodes.masks import composite_masks, feather_mask, grow_mask, solid_mask
+from nodes.sampling import (
+    basic_scheduler,
+    end,
+    forward_diffusion,
+    ksampler,
+    ksampler_advanced,
+    random_noise,
+    select_sampler,
+    start,
+    step,
+)
+from nodes.saving import save_image
+from nodes.text import encode_text
+from nodes.values import Image
+
+MODEL = "loomlet"
+SIDE = 128
+
+
+def text_to_image() -> None:
+    """A prompt becomes a picture."""
+    model, clip, vae = load_checkpoint(ckpt_name=MODEL)
+    latent = ksampler(
+        model=model,
+        seed=1,
+        steps=20,
+        cfg=3.5,
+        sampler_name="euler",
+        scheduler="normal",
+        positive=encode_text.titled("Prompt")(text="a red house in the snow at night", clip=clip),
+        negative=encode_text.titled("Negative prompt")(text="", clip=clip),
+        latent_image=empty_latent(width=SIDE, height=SIDE),
+    )
+    save_image(images=decode(samples=latent, vae=vae), filename_prefix="text_to_image")
+
+
+def image_to_image() -> None:
+    """A picture becomes another one of the same composition: denoise below 1 keeps part of it."""
+    model, clip, vae = load_checkpoint(ckpt_name=MODEL)
+    latent = ksampler(
+        model=model,
+        seed=3,
+        steps=20,
+        cfg=3.5,
+        sampler_name="dpmpp_2m",
+        scheduler="karras",
+        positive=encode_text.titled("Prompt")(text="a blue boat at sea at sunset", clip=clip),
+        negative=encode_text.titled("Negative prompt")(text="", clip=clip),
+        latent_image=encode(pixels=load_image(image="boat.png").IMAGE, vae=vae),
+        denoise=0.75,
+    )
+    save_image(images=decode(samples=latent, vae=vae), filename_prefix="image_to_image")
+
+
+def inpaint() -> None:
+    """The masked area is painted anew; outside the mask's soft edge every pixel stays as it was."""
+    model, clip, vae = load_checkpoint(ckpt_name=MODEL)
+    picture = load_image(image="house.png").IMAGE
+    mask = grow_mask(mask=load_mask(image="house_mask.png", channel="red"), expand=6)
+    latent = ksampler(
+        model=model,
+        seed=5,
+        steps=20,
+        cfg=4.0,
+        sampler_name="euler",
+        scheduler="normal",
+        positive=encode_text.titled("Prompt")(text="a green tree in a meadow by day", clip=clip),
+        negative=encode_text.titled("Negative prompt")(text="", clip=clip),
+        latent_image=set_noise_mask(samples=encode(pixels=picture, vae=vae), mask=mask),
+    )
+    painted = decode(samples=latent, vae=vae)
+    save_image(images=blend_images_by_mask(image1=picture, image2=painted, mask=mask), filename_prefix="inpaint")
+
+
+def outpaint() -> None:
+    """The picture grows to the right and left; what was there is kept."""
+    model, clip, vae = load_checkpoint(ckpt_name=MODEL)
+    picture, mask = pad_for_outpainting(image=load_image(image="boat.png").IMAGE, left=32, right=32, feathering=16)
+    latent = ksampler(
+        model=model,
+        seed=2,
+        steps=20,
+        cfg=3.5,
+        sampler_name="euler",
+        scheduler="normal",
+        positive=encode_text.titled("Prompt")(text="a boat at sea by day", clip=clip),
+        negative=encode_text.titled("Negative prompt")(text="", clip=clip),
+        latent_image=set_noise_mask(samples=encode(pixels=picture, vae=vae), mask=mask),
+    )
+    painted = decode(samples=latent, vae=vae)
+    save_image(images=blend_images_by_mask(image1=picture, image2=painted, mask=mask), filename_prefix="outpaint")
+
+
+def handwritten_digits() -> None:
+    """Ten prompts, ten handwritten digits."""
+    model, clip, vae = load_checkpoint(ckpt_name=MODEL)
+    negative = encode_text.titled("Negative prompt")(text="", clip=clip)
+    blank = empty_latent(width=SIDE, height=SIDE)
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    colours = ("red", "blue", "green", "purple", "orange", "pink", "red", "blue", "green", "purple")
+    captions = [f"a handwritten {colour} {word}" for colour, word in zip(colours, words, strict=True)]
+    pictures = [
+        decode(
+            samples=ksampler(
+                model=model,
+                seed=11,
+                steps=16,
+                cfg=3.5,
+                sampler_name="dpmpp_2m",
+                scheduler="normal",
+                positive=encode_text.titled(caption)(text=f"{caption} on a white background", clip=clip),
+                negative=negative,
+                latent_image=blank,
+            ),
+            vae=vae,
+        )
+        for caption in captions
+    ]
+    sheet = contact_sheet(images=_batch(pictures), captions="\n".join(captions), columns=5)
+    save_image(images=sheet, filename_prefix="handwritten_digits")
+
+
+def steps() -> None:
+    """Reverse diffusion one step at a time: the latent after every step, decoded, on one sheet."""
+    count = 11
+    model, clip, vae = load_checkpoint(ckpt_name=MODEL)
+    positive = encode_text.titled("Prompt")(text="a yellow duck in a meadow by day", clip=clip)
+    negative = encode_text.titled("Negative prompt")(text="", clip=clip)
+    noise = random_noise(noise_seed=4)
+    sigmas = basic_scheduler(model=model, scheduler="karras", steps=count)
+    sampler = select_sampler(sampler_name="euler")
+    blank = empty_latent(width=SIDE, height=SIDE)
+    state = start(model=model, noise=noise, sampler=sampler, sigmas=sigmas, latent_image=blank)
+    pictures = [decode(samples=end(model=model, state=state), vae=vae)]
+    for index in range(count):
+        state = step(model=model, positive=positive, negative=negative, state=state, sigmas=sigmas, step=index, cfg=3.5)
+        pictures.append(decode(samples=end(model=model, state=state), vae=vae))
+    captions = ["noise", *(f"after step {index + 1}" for index in range(count))]
+    sheet = contact_sheet(images=_batch(pictures), captions="\n".join(captions), columns=4)
+    save_image(images=sheet, filename_prefix="steps")
+
+
+def forward_diffusion_sheet() -> None:
+    """Forward diffusion: a picture dissolves into noise, level by level."""
+    count = 11
+    model, _, vae = load_checkpoint(ckpt_name=MODEL)
+    picture = load_image(image="house.png").IMAGE
+    latent = encode(pixels=picture, vae=vae)
+    sigmas = basic_scheduler(model=model, scheduler="karras", steps=count)
+    noise = random_noise(noise_seed=8)
+    # The schedule falls from the highest level to none, so the sheet walks it backwards.
+    pictures = [
+        decode(
+            samples=forward_diffusion(model=model, noise=noise, sigmas=sigmas, latent_image=latent, step=index), vae=vae
+        )
+        for index in range(count, -1, -1)
+    ]
+    captions = ["the picture", *(f"level {index} of {count}" for index in range(1, count + 1))]
+    sheet = contact_sheet(images=_batch(pictures), captions="\n".join(captions), columns=4)
+    save_image(images=sheet, filename_prefix="forward_diffusion")
+
+
+def guidance() -> None:
+    """The same noise at several strengths of guidance."""
+    scales = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
+    model, clip, vae = load_checkpoint(ckpt_name=MODEL)
+    positive = encode_text.titled("Prompt")(text="a purple butterfly on a yellow background", clip=clip)
+    negative = encode_text.titled("Negative prompt")(text="", clip=clip)
+    blank = empty_latent(width=SIDE, height=SIDE)
+    pictures = [
+        decode(
+            samples=ksampler.titled(f"cfg {cfg:g}")(
+                model=model,
+                seed=6,
+                steps=16,
+                cfg=cfg,
+                sampler_name="dpmpp_2m",
+                scheduler="normal",
+                positive=positive,
+                negative=negative,
+                latent_image=blank,
+            ),
+            vae=vae,
+        )
+        for cfg in scales
+    ]
+    captions = "\n".join(f"cfg {cfg:g}" for cfg in scales)
+    save_image(images=contact_sheet(images=_batch(pictures), captions=captions, columns=4), filename_prefix="guidance")
+
+
+def prompt_switch() -> None:
+    """One prompt for the first steps, another for the rest: the second inherits the composition of the first."""
+    model, clip, vae = load_checkpoint(ckpt_name=MODEL)
+    first = encode_text.titled("First prompt")(text="a red apple on a blue background", clip=clip)
+    second = encode_text.titled("Second prompt")(text="a red heart on a blue background", clip=clip)
+    negative = encode_text.titled("Negative prompt")(text="", clip=clip)
+    begun = ksampler_advanced.titled("First steps")(
+        model=model,
+        noise_seed=9,
+        steps=20,
+        cfg=3.5,
+        sampler_name="euler",
+        scheduler="normal",
+        positive=first,
+        negative=negative,
+        latent_image=empty_latent(width=SIDE, height=SIDE),
+        end_at_step=5,
+        return_with_leftover_noise="enable",
+    )
+    finished = ksampler_advanced.titled("Remaining steps")(
+        model=model,
+        add_noise="disable",
+        noise_seed=9,
+        steps=20,
+        cfg=3.5,
+        sampler_name="euler",
+        scheduler="normal",
+        positive=second,
+        negative=negative,
+        latent_image=begun,
+        start_at_step=5,
+    )
+    save_image(images=decode(samples=finished, vae=vae), filename_prefix="prompt_switch")
+
+
+def mask_blend() -> None:
+    """Two prompts through a mask: each paints its half, and the last steps draw the halves together."""
+    model, clip, vae = load_checkpoint(ckpt_name=MODEL)
+    left = encode_text.titled("Left prompt")(text="a tree in the snow at night", clip=clip)
+    right = encode_text.titled("Right prompt")(text="a tree in the desert at sunset", clip=clip)
+    together = encode_text.titled("Both")(text="a green tree", clip=clip)
+    negative = encode_text.titled("Negative prompt")(text="", clip=clip)
+    half = solid_mask(value=1.0, width=SIDE // 2, height=SIDE)
+    soft = feather_mask(mask=half, left=32)
+    mask = composite_masks(
+        destination=solid_mask(value=0.0, width=SIDE, height=SIDE), source=soft, x=SIDE // 2, operation="add"
+    )
+    halves = [
+        ksampler_advanced.titled(title)(
+            model=model,
+            noise_seed=12,
+            steps=20,
+            cfg=3.5,
+            sampler_name="euler",
+            scheduler="normal",
+            positive=positive,
+            negative=negative,
+            latent_image=empty_latent(width=SIDE, height=SIDE),
+            end_at_step=12,
+            return_with_leftover_noise="enable",
+        )
+        for title, positive in (("Left half", left), ("Right half", right))
+    ]
+    blended = blend_latents_by_mask(samples1=halves[0], samples2=halves[1], mask=mask)
+    finished = ksampler_advanced.titled("Together")(
+        model=model,
+        add_noise="disable",
+        noise_seed=12,
+        steps=20,
+        cfg=2.0,
+        sampler_name="euler",
+        scheduler="normal",
+        positive=together,
+        negative=negative,
+        latent_image=blended,
+        start_at_step=12,
+    )
+    save_image(images=decode(samples=finished, vae=vae), filename_prefix="mask_blend")
+
+
+def two_pass() -> None:
+    """Small first, then enlarged as a latent and sampled again at the larger size."""
+    model, clip, vae = load_checkpoint(ckpt_name=MODEL)
+    positive = encode_text.titled("Prompt")(text="a pink mushroom in a meadow by day", clip=clip)
+    negative = encode_text.titled("Negative prompt")(text="", clip=clip)
+    small = ksampler.titled("First pass")(
+        model=model,
+        seed=10,
+        steps=20,
+        cfg=3.5,
+        sampler_name="euler",
+        scheduler="normal",
+        positive=positive,
+        negative=negative,
+        latent_image=empty_latent(width=SIDE, height=SIDE),
+    )
+    large = ksampler.titled("Second pass")(
+        model=model,
+        seed=10,
+        steps=20,
+        cfg=3.5,
+        sampler_name="euler",
+        scheduler="normal",
+        positive=positive,
+        negative=negative,
+        latent_image=upscale_latent(samples=small, upscale_method="bilinear", width=192, height=192),
+        denoise=0.5,
+    )
+    save_image(images=decode(samples=large, vae=vae), filename_prefix="two_pass")
+
+
+EXAMPLES: dict[str, Callable[[], None]] = {
+    "text_to_image": text_to_image,
+    "image_to_image": image_to_image,
+    "inpaint": inpaint,
+    "outpaint": outpaint,
+    "handwritten_digits": handwritten_digits,
+    "steps": steps,
+    "forward_diffusion": forward_diffusion_sheet,
+    "guidance": guidance,
+    "prompt_switch": prompt_switch,
+    "mask_blend": mask_blend,
+    "two_pass": two_pass,
+}
+
+
+def build(name: str) -> WorkflowBuilder:
+    """An example as a workflow."""
+    with WorkflowBuilder() as workflow:
+        EXAMPLES[name]()
+    return workflow
+
+
+def _batch(pictures: list[Image]) -> Image:
+    batch = pictures[0]
+    for picture in pictures[1:]:
+        batch = batch_images(image1=batch, image2=picture)
+    return batch
+
+
+@click.command()
+@click.argument("name", type=click.Choice(list(EXAMPLES)), required=False)
+@click.option(
+    "--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the workflow to this file instead."
+)
+@click.option(
+    "--save-all", type=click.Path(path_type=Path, file_okay=False), help="Write every example to this folder."
+)
+@click.option("--output", type=click.Path(path_type=Path), default=Path("output"), show_default=True)
+def main(name: str | None, save: Path | None, save_all: Path | None, output: Path) -> None:
+    """Run the example NAME, or save it."""
+    if save_all is not None:
+        for each in EXAMPLES:
+            click.echo(build(each).save(save_all / f"{each}.json"))
+        return
+    if name is None:
+        raise click.UsageError(f"which example? {', '.join(EXAMPLES)}")
+    if save is not None:
+        click.echo(build(name).save(save))
+        return
+    from nodes.engine import Engine, usual_folders
+
+    result = Engine(usual_folders(output=output)).run(build(name)).checked()
+    for shown in result.shown.values():
+        for path in getattr(shown, "paths", ()):
+            click.echo(path)
+
+
+if __name__ == "__main__":
+    main()
