@@ -62,17 +62,22 @@ def inside(folder: Path, name: str) -> Path:
 def files_below(folder: Path, suffixes: frozenset[str]) -> list[str]:
     """Names of files below a folder, sorted, with `/` between parts; hidden ones are left out."""
     found: list[str] = []
-    pending = [folder]
+    # Each folder with the real paths of those around it: a link back to one of them would never end.
+    pending: list[tuple[Path, tuple[str, ...]]] = [(folder, (os.path.realpath(folder),))]
     while pending:
+        current, around = pending.pop()
         try:
-            entries = list(os.scandir(pending.pop()))
+            entries = list(os.scandir(current))
         except OSError:
             continue
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                pending.append(Path(entry.path))
-            elif not suffixes or Path(entry.name).suffix.lower() in suffixes:
-                found.append(Path(entry.path).relative_to(folder).as_posix())
+            path = Path(entry.path)
+            if path.is_dir():
+                real = os.path.realpath(path)
+                if real not in around:
+                    pending.append((path, (*around, real)))
+            elif not suffixes or path.suffix.lower() in suffixes:
+                found.append(path.relative_to(folder).as_posix())
     return sorted(found)

@@ -81,6 +81,16 @@ def test_names_on_offer_are_pictures_of_every_input_folder(tmp_path: Path):
     assert LATENTS.names(folders) == ["x.latent"]
 
 
+def test_links_that_lead_in_circles_are_followed_once(bench: Bench):
+    (folder,) = bench.folders.inputs
+    draw(folder / "sub" / "a.png")
+    (folder / "other").mkdir()
+    for link, target in (("sub/up", folder), ("sub/across", folder / "other"), ("other/back", folder / "sub")):
+        (folder / link).symlink_to(target)
+    (folder / "itself").symlink_to("itself")
+    assert PICTURES.names(bench.folders) == ["other/back/a.png", "sub/a.png"]
+
+
 def test_the_users_own_picture_comes_before_the_example(tmp_path: Path):
     folders = Folders.below(tmp_path / "data", examples=tmp_path / "examples")
     example = draw(tmp_path / "examples" / "a.png")
