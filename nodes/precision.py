@@ -1,0 +1,79 @@
+"""Which number format each network runs in, and why. Imports torch only to ask what the machine can do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
+
+SMALL_NETWORK = 50_000_000
+"""Parameters below which a U-Net gains nothing from bf16 on a CPU.
+
+Measured on one core with AVX512-BF16, batch 2, seconds in fp32 over seconds in channels-last bf16: 6 M parameters at
+16x16 latents 1.0, 24 M at 64x64 1.1, 148 M at 64x64 1.5; Stable Diffusion 1.5 on two cores 2.5.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How one network's numbers are kept, and the reason, for the log."""
+
+    dtype: PrecisionName
+    channels_last: bool
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{', channels-last' if self.channels_last else ''} ({self.reason})"
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionPolicy:
+    """`auto`, or the format that the user asked for, on one device."""
+
+    choice: PrecisionChoice = "auto"
+    device: str = "cpu"
+
+    def unet(self, parameters: int) -> Precision:
+        if self.choice != "auto":
+            return Precision(self.choice, self.choice != "fp32", "asked for with --precision")
+        if self.device != "cpu":
+            return Precision("fp16", True, f"the device is {self.device}")
+        if parameters < SMALL_NETWORK:
+            return Precision("fp32", False, f"with {parameters / 1e6:.1f} M parameters bf16 would not be faster")
+        if cpu_has_bf16():
+            return Precision("bf16", True, "this CPU has bf16 instructions")
+        return Precision("fp32", False, "this CPU has no bf16 instructions")
+
+    def vae(self) -> Precision:
+        if self.device == "cpu":
+            return Precision("fp32", False, "autoencoders lose detail in fewer bits")
+        if self.choice in ("auto", "bf16") and gpu_has_bf16():
+            return Precision("bf16", True, f"the device is {self.device}, and fp16 may overflow in autoencoders")
+        return Precision("fp32", True, "fp16 may overflow in autoencoders")
+
+    def text_encoder(self) -> Precision:
+        return Precision("fp32", False, "a prompt is encoded once, and exactly")
+
+
+@cache
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 numbers itself (AVX512-BF16, AMX or Arm's BF16)."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+        return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+    except OSError:
+        pass
+    import torch
+
+    asked = cast("Callable[[], bool] | None", getattr(torch.cpu, "_is_avx512_bf16_supported", None))
+    return bool(asked and asked())
+
+
+@cache
+def gpu_has_bf16() -> bool:
+    import torch
+
+    return torch.cuda.is_available() and bool(cast(Any, torch.cuda).is_bf16_supported())
