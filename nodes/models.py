@@ -1,0 +1,276 @@
+"""The model pool: materialises the weights that references stand for, once, within a budget of bytes.
+
+Importing this module imports no torch; the first network that is asked for does.
+"""
+
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from graph.values import Service
+from nodes.clip_tokenizer import ClipTokenizer, load_tokenizer
+from nodes.precision import Precision, PrecisionChoice, PrecisionPolicy
+from nodes.values import Clip, Model, Vae, Weights
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+    from torch import device as Device
+    from torch.nn import Module
+
+log = logging.getLogger("latentloom.models")
+
+Key = tuple[str, str, str]
+Load = Callable[["Device"], "Module"]
+
+
+class DenoiseNetwork(Protocol):
+    """A network's raw prediction in float32, on the device of the pool."""
+
+    def __call__(
+        self,
+        x: "Float[Tensor, 'batch channels height width']",
+        timestep: "Float[Tensor, ' batch']",
+        context: "Float[Tensor, 'batch tokens width']",
+    ) -> "Float[Tensor, 'batch channels height width']": ...
+
+
+@dataclass(eq=False)
+class _Entry:
+    name: str
+    lock: Lock = field(default_factory=Lock)
+    module: "Module | None" = None
+    nbytes: int = 0
+
+
+class ModelPool(Service):
+    """Networks in memory, by identity, part and precision; the least recently used go first when room is needed.
+
+    Safe to use from several threads. A network that is dropped while somebody computes with it lives on until then.
+    """
+
+    def __init__(self, precision: PrecisionChoice = "auto", device: str = "auto", max_bytes: int | None = None) -> None:
+        self.precision: PrecisionChoice = precision
+        self._device_name = device
+        self._max_bytes = max_bytes
+        self._lock = Lock()
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._parameters: dict[str, int] = {}
+        self._said: set[str] = set()
+
+    @cached_property
+    def device(self) -> "Device":
+        """Where the networks are. Keep a sampler's tensors here, so that no step waits for a copy."""
+        import torch
+
+        name = self._device_name
+        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+    @cached_property
+    def policy(self) -> PrecisionPolicy:
+        return PrecisionPolicy(self.precision, self.device.type)
+
+    @cached_property
+    def max_bytes(self) -> int:
+        """The budget: what was stated, or half the machine's memory, or four fifths of the GPU's."""
+        if self._max_bytes is not None:
+            return self._max_bytes
+        if self.device.type == "cuda":
+            import torch
+
+            return cast(int, cast(Any, torch.cuda).get_device_properties(self.device).total_memory) * 4 // 5
+        return _memory() // 2
+
+    # Networks
+
+    def unet(self, model: Model) -> "Module":
+        """The denoising network, ready to run in the precision of `unet_precision`."""
+        precision = self.unet_precision(model)
+
+        def load(device: "Device") -> "Module":
+            from nodes.materialise import load_unet
+
+            return load_unet(model.weights.path, precision, device)
+
+        return self._get(model.weights, "U-Net", precision, load)
+
+    def text_encoder(self, clip: Clip) -> "Module":
+        precision = self.policy.text_encoder()
+
+        def load(device: "Device") -> "Module":
+            from nodes.materialise import load_text_encoder
+
+            return load_text_encoder(clip.weights.path, precision, device)
+
+        return self._get(clip.weights, "text encoder", precision, load)
+
+    def vae(self, vae: Vae) -> "Module":
+        precision = self.policy.vae()
+
+        def load(device: "Device") -> "Module":
+            from nodes.materialise import load_vae
+
+            return load_vae(vae.weights.path, precision, device)
+
+        return self._get(vae.weights, "VAE", precision, load)
+
+    def tokenizer(self, clip: Clip) -> ClipTokenizer:
+        return load_tokenizer(clip.tokenizer)
+
+    def unet_precision(self, model: Model) -> Precision:
+        identity = model.weights.identity
+        if identity not in self._parameters:
+            from nodes.materialise import UNET_STEM, parameter_count
+
+            self._parameters[identity] = parameter_count(model.weights.path, UNET_STEM)
+        return self.policy.unet(self._parameters[identity])
+
+    # Computing with them
+
+    def denoise_network(self, model: Model) -> DenoiseNetwork:
+        """The network as a function of the noisy latent (scaled as the network expects), timestep and text."""
+        import torch
+
+        from nodes.materialise import DTYPES
+
+        module, precision, device = self.unet(model), self.unet_precision(model), self.device
+        dtype = DTYPES[precision.dtype]
+        layout = torch.channels_last if precision.channels_last else torch.contiguous_format
+
+        def predict(x: "Tensor", timestep: "Tensor", context: "Tensor") -> "Tensor":
+            with torch.no_grad():
+                latent = x.to(device=device, dtype=dtype, memory_format=layout)
+                text = context.to(device=device, dtype=dtype)
+                output = cast("Tensor", module(latent, timestep.to(device), text, return_dict=False)[0])
+                return output.to(dtype=torch.float32, memory_format=torch.contiguous_format)
+
+        return predict
+
+    def encode_text(
+        self, clip: Clip, token_ids: "Int[Tensor, 'chunks tokens']"
+    ) -> "tuple[Float[Tensor, 'chunks tokens width'], Float[Tensor, 'chunks width']]":
+        """Hidden states of the layer that `clip` asks for, after the final norm, and the pooled last state.
+
+        A layer beyond the first (`layer=-20` of 12) means the last, as in ComfyUI.
+        """
+        import torch
+
+        from nodes.materialise import text_body
+
+        module = self.text_encoder(clip)
+        with torch.no_grad():
+            output = cast(Any, module)(input_ids=token_ids.to(self.device), output_hidden_states=True)
+            hidden = cast("Tensor", output.last_hidden_state)
+            layers = len(output.hidden_states) - 1  # the first are the embeddings
+            if -layers <= clip.layer < -1:
+                hidden = cast("Tensor", text_body(module).final_layer_norm(output.hidden_states[clip.layer]))
+            return hidden.float(), cast("Tensor", output.pooler_output).float()
+
+    def encode_pixels(
+        self, vae: Vae, pixels: "Float[Tensor, 'batch 3 height width']"
+    ) -> "Float[Tensor, 'batch channels h w']":
+        """The mode of the posterior of pictures in -1…1, unscaled."""
+        module = cast(Any, self.vae(vae))
+
+        def encode(picture: "Tensor") -> "Tensor":
+            return module.encode(picture, return_dict=False)[0].mode()
+
+        return self._one_by_one(vae, encode, pixels)
+
+    def decode_latent(
+        self, vae: Vae, samples: "Float[Tensor, 'batch channels h w']"
+    ) -> "Float[Tensor, 'batch 3 height width']":
+        """Pictures, about -1…1 (not clipped), of unscaled latents."""
+        module = cast(Any, self.vae(vae))
+
+        def decode(latent: "Tensor") -> "Tensor":
+            return module.decode(latent, return_dict=False)[0]
+
+        return self._one_by_one(vae, decode, samples)
+
+    def _one_by_one(self, vae: Vae, function: "Callable[[Tensor], Tensor]", batch: "Tensor") -> "Tensor":
+        """A batch picture by picture: bounded memory, and no picture depends on its neighbours."""
+        import torch
+
+        from nodes.materialise import DTYPES
+
+        precision = self.policy.vae()
+        layout = torch.channels_last if precision.channels_last else torch.contiguous_format
+        with torch.no_grad():
+            whole = batch.to(device=self.device, dtype=DTYPES[precision.dtype])
+            parts = [function(part.contiguous(memory_format=layout)).float() for part in torch.split(whole, 1)]
+            return torch.cat(parts).contiguous()
+
+    # Memory
+
+    @property
+    def resident(self) -> list[tuple[str, int]]:
+        """What is in memory, least recently used first: its name and its bytes."""
+        with self._lock:
+            return [(entry.name, entry.nbytes) for entry in self._entries.values() if entry.module is not None]
+
+    def free(self, bytes_needed: int | None = None) -> int:
+        """Drop everything, or as much as it takes for `bytes_needed` more to fit in the budget. Returns bytes freed."""
+        return self._shrink(0 if bytes_needed is None else max(0, self.max_bytes - bytes_needed), keep=None)
+
+    def _get(self, weights: Weights, part: str, precision: Precision, load: Load) -> "Module":
+        key = (weights.identity, part, precision.dtype)
+        with self._lock:
+            entry = self._entries.setdefault(key, _Entry(f"{weights.name} {part}"))
+            self._entries.move_to_end(key)
+        with entry.lock:
+            if entry.module is None:
+                try:
+                    entry.module = self._load(entry, precision, load)
+                except BaseException:
+                    with self._lock:
+                        self._entries.pop(key, None)
+                    raise
+                self._shrink(self.max_bytes, keep=key)
+            return entry.module
+
+    def _load(self, entry: _Entry, precision: Precision, load: Load) -> "Module":
+        start = time.perf_counter()
+        module = load(self.device)
+        from nodes.materialise import byte_count
+
+        entry.nbytes = byte_count(module)
+        choice = f"{entry.name} runs in {precision}"
+        if choice not in self._said:
+            self._said.add(choice)
+            log.info("%s", choice)
+        log.info("loaded %s: %.1f MB in %.2f s", entry.name, entry.nbytes / 1e6, time.perf_counter() - start)
+        return module
+
+    def _shrink(self, budget: int, keep: Key | None) -> int:
+        """Drop the least recently used until the rest fits; the one to keep stays even if it alone is too large."""
+        dropped: list[_Entry] = []
+        with self._lock:
+            total = sum(entry.nbytes for entry in self._entries.values())
+            for key, entry in list(self._entries.items()):
+                if total <= budget:
+                    break
+                if entry.module is not None and key != keep:
+                    dropped.append(self._entries.pop(key))
+                    total -= entry.nbytes
+        for entry in dropped:
+            log.info("dropped %s: %.1f MB", entry.name, entry.nbytes / 1e6)
+        if dropped and self.device.type == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+        return sum(entry.nbytes for entry in dropped)
+
+
+def _memory() -> int:
+    """The machine's memory in bytes, or 8 GB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 8_000_000_000
