@@ -11,11 +11,12 @@ from graph.builder import WorkflowBuilder
 from graph.catalogue import Catalogue
 from graph.describe import node_info
 from graph.node import node
-from nodes import images, latents
+from nodes import checkpoints, images, latents
 from nodes.maths.resize import RESIZERS
 from nodes.models import ModelPool
 from nodes.values import Latent, SamplerState, Vae, Weights
 from tests.running import Bench, any_image, any_latent, any_mask
+from tests.tiny_models import write_vae
 
 
 class BlockVae(ModelPool):
@@ -84,6 +85,18 @@ def test_a_picture_survives_encoding_and_decoding(bench: Bench):
         latents.decode(latents.encode(grey, any_vae()), any_vae())
     expected = any_image(width=1, height=1).pixels.expand(1, 16, 24, 3)
     torch.testing.assert_close(bench.last(workflow).pixels, expected)
+
+
+def test_a_network_encodes_and_decodes_a_batch(tmp_path: Path):
+    bench = Bench.below(tmp_path, checkpoints, latents)
+    bench.services[ModelPool] = ModelPool("fp32")
+    write_vae(bench.folders.models("vae") / "tiny")
+    with WorkflowBuilder() as workflow:
+        vae = checkpoints.load_vae("tiny")
+        latents.decode(latents.encode(any_image(width=20, height=35, batch=2), vae), vae)
+    pixels = bench.last(workflow).pixels
+    assert pixels.shape == (2, 32, 16, 3)
+    assert pixels.min() >= 0 and pixels.max() <= 1 and not pixels.requires_grad
 
 
 def test_inpainting_blanks_the_masked_area_before_encoding(bench: Bench):
