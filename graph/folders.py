@@ -52,9 +52,12 @@ def default_data_folder() -> Path:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """`folder / name`, refused with ValueError when it would lie outside the folder."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    """`folder / name`, refused with ValueError when the name leads outside the folder.
+
+    Links that the owner of the folder has put there are followed wherever they lead.
+    """
+    path = Path(os.path.abspath(folder / name))
+    if not path.is_relative_to(os.path.abspath(folder)):
         raise ValueError(f"{name!r} leads out of the folder {folder}")
     return path
 

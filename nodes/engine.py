@@ -16,6 +16,7 @@ from graph.execute import Result, run
 from graph.folders import Folders, default_data_folder
 from graph.resolve import Graph, resolve
 from graph.store import MemoryStore, Store
+from graph.values import Service
 from graph.workflow import Workflow, read
 from nodes import checkpoints, images, latents, loading, masks, sampling, saving, text
 from nodes.documents import Documents
@@ -96,7 +97,7 @@ class Engine:
     ) -> Result:
         """Run what `resolve` gave for a workflow."""
         prompt = {node_id: used.model_dump(exclude_unset=True) for node_id, used in workflow.items()}
-        services = {ModelPool: self.models, Documents: Documents(prompt, extra or {})}
+        services: dict[type[Service], Service] = {ModelPool: self.models, Documents: Documents(prompt, extra or {})}
         return run(graph, self.store, folders=self.folders, services=services, emit=emit, cancellation=cancellation)
 
 

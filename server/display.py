@@ -3,13 +3,14 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from graph.events import (
+    Emit,
     Event,
     NodeFailed,
     NodeFinished,
@@ -22,20 +23,6 @@ from graph.events import (
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
-
-
-class Display(Protocol):
-    """Takes the events of one run."""
-
-    def __enter__(self) -> "Display": ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
-
-    def show(self, event: Event) -> None:
-        """Take one event."""
-        ...
 
 
 @dataclass(slots=True)
@@ -71,7 +58,7 @@ def named(event: NodeStarted | NodeReused | NodeProgressed | NodeFinished | Node
 def paths_of(event: NodeFinished) -> list[Path]:
     """The files a step has written."""
     paths: object = getattr(event.ui, "paths", ())
-    return [path for path in paths if isinstance(path, Path)] if isinstance(paths, tuple | list) else []
+    return [path for path in cast("tuple[object, ...]", paths) if isinstance(path, Path)]
 
 
 class Lines:
@@ -79,11 +66,6 @@ class Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-
-    def __enter__(self) -> "Lines":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
 
     def show(self, event: Event) -> None:
         match event:
@@ -105,11 +87,6 @@ class JsonLines:
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-
-    def __enter__(self) -> "JsonLines":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
 
     def show(self, event: Event) -> None:
         print(json.dumps(event_json(event), ensure_ascii=False), file=self.stream, flush=True)
@@ -173,13 +150,6 @@ class Live:
         self.whole: TaskID = self.progress.add_task("starting", total=None)
         self.steps: dict[str, TaskID] = {}
 
-    def __enter__(self) -> "Live":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
     def show(self, event: Event) -> None:
         match event:
             case RunStarted():
@@ -197,11 +167,17 @@ class Live:
                 pass
 
 
-def display(as_json: bool) -> Display:
-    """The display that suits where the output goes."""
+@contextmanager
+def display(as_json: bool) -> Generator[Emit]:
+    """Show events as suits the place the output goes to, while the block lasts."""
     if as_json:
-        return JsonLines(sys.stdout)
-    return Live() if sys.stderr.isatty() else Lines(sys.stderr)
+        yield JsonLines(sys.stdout).show
+    elif not sys.stderr.isatty():
+        yield Lines(sys.stderr).show
+    else:
+        live = Live()
+        with live.progress:
+            yield live.show
 
 
 def close(account: Account, say: Callable[[str], None], details: bool) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import cast
 
 from graph.catalogue import Catalogue
 from graph.node import Input
@@ -83,7 +84,7 @@ def _value(text: str, value: str, declared: Input | None) -> object:
         literal: object = json.loads(value)
     except json.JSONDecodeError:
         return value
-    return {"__value__": literal} if isinstance(literal, list) else literal
+    return {"__value__": cast(object, literal)} if isinstance(literal, list) else literal
 
 
 def _seeded(used: WorkflowNode, catalogue: Catalogue, seed: int) -> WorkflowNode:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
+from PIL import Image
 
 from server.__main__ import main
 
@@ -40,6 +41,12 @@ def process(*words: str | Path, data: Path, **options: Any) -> "subprocess.Popen
     """Start a command in a process of its own."""
     command = [sys.executable, "-m", "server", "--data", str(data), *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def opened(path: Path) -> Image.Image:
+    """A picture, read as a whole."""
+    with Image.open(path) as image:
+        return image.copy()
 
 
 def saved(folder: Path, document: dict[str, Any]) -> Path:

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nodes.embedded import LOOMLET
-from tests.commands import Said, latentloom, process, saved
+from tests.commands import Said, latentloom, opened, process, saved
 from workflows.examples import build
 
 Document = dict[str, Any]
@@ -86,7 +86,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path):
         ("{}", "no nodes"),
         ('{"1": {"inputs": {}}}', "“class_type” is missing"),
         ('{"nodes": [], "links": []}', "editor's own format"),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_what_is_no_workflow_is_refused(tmp_path: Path, text: str, answer: str):
@@ -166,7 +166,7 @@ def inpainting(data: Path, mask_size: tuple[int, int]) -> Said:
 @pytest.mark.parametrize("size", [(64, 64), (50, 200), (1, 1), (300, 7)])
 def test_a_mask_of_another_size_is_resized(tmp_path: Path, size: tuple[int, int]):
     said = inpainting(tmp_path, size)
-    assert said.code == 0 and Image.open(said.files[0]).size == (128, 128)
+    assert said.code == 0 and opened(said.files[0]).size == (128, 128)
 
 
 @pytest.mark.parametrize(

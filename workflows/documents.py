@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from graph.problems import InvalidWorkflow, Problem, nearest
 from graph.workflow import Workflow, parse
@@ -77,7 +77,7 @@ def _from_png(path: Path) -> Document:
     extra: dict[str, Any] = {}
     if "workflow" in texts:
         try:
-            extra["workflow"] = cast(Any, json.loads(texts["workflow"]))
+            extra["workflow"] = json.loads(texts["workflow"])
         except json.JSONDecodeError as error:
             problem = Problem("not_a_workflow", f"the “workflow” text of this PNG is not JSON: {error}")
             raise InvalidWorkflow([problem]) from error

@@ -90,11 +90,11 @@ def run(
         click.echo(f"Warning: {warning}", err=True)
 
     account = Account()
-    with _interruptible() as cancellation, display(as_json) as shown:
+    with _interruptible() as cancellation, display(as_json) as show:
 
         def emit(event: "Event") -> None:
             account.take(event)
-            shown.show(event)
+            show(event)
 
         try:
             engine.run_graph(graph, workflow, emit=emit, cancellation=cancellation, extra=document.extra)
