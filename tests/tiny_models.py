@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import safetensors.torch
 import torch
 
 WIDTH = 32
@@ -12,7 +13,7 @@ MERGES = ("c a", "ca t</w>", "d o", "do g</w>", "t h", "th e</w>", "a n", "an d<
 
 def write_checkpoint(folder: Path, *, half: bool = False) -> Path:
     """Write a whole checkpoint below `folder` and return it. The weights are always the same."""
-    torch.manual_seed(0)
+    seed(0)
     dtype = torch.float16 if half else torch.float32
     write_unet(folder / "unet", dtype)
     write_vae(folder / "vae", dtype)
@@ -75,10 +76,10 @@ def write_unet(folder: Path, dtype: torch.dtype = torch.float32) -> None:
 def write_vae(folder: Path, dtype: torch.dtype = torch.float32) -> None:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    vae = AutoencoderKL(
+    vae = cast(Any, AutoencoderKL)(
         block_out_channels=(4, 4, 4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
-        up_block_types=("UpDecoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
         norm_num_groups=2,
         scaling_factor=0.5,
     )
@@ -120,8 +121,6 @@ def write_tokenizer(folder: Path) -> None:
 
 def _save(module: torch.nn.Module, folder: Path, dtype: torch.dtype) -> None:
     """The module's configuration and weights under the names its library uses."""
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     model = cast(Any, module)
     stem = "diffusion_pytorch_model" if hasattr(model, "save_config") else "model"
@@ -130,4 +129,16 @@ def _save(module: torch.nn.Module, folder: Path, dtype: torch.dtype) -> None:
     else:
         model.config.save_pretrained(folder)
     weights = {name: tensor.to(dtype).contiguous() for name, tensor in module.state_dict().items()}
-    save_file(weights, folder / f"{stem}.safetensors", metadata={"format": "pt"})
+    save_weights(weights, folder / f"{stem}.safetensors")
+
+
+def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+    cast(Any, safetensors.torch).save_file(weights, path, metadata={"format": "pt"})
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    return cast(Any, safetensors.torch).load_file(path)
+
+
+def seed(number: int) -> None:
+    cast(Any, torch).manual_seed(number)
