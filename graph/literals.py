@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, cast, get_args, get_origin
@@ -59,6 +60,16 @@ class Limits:
     most: float | None = None
     below: float | None = None
 
+    def admit(self, value: object) -> bool:
+        """Whether a value lies within; text and truth values always do when no limits are stated."""
+        number = cast(float, value)
+        return (
+            (self.least is None or number >= self.least)
+            and (self.above is None or number > self.above)
+            and (self.most is None or number <= self.most)
+            and (self.below is None or number < self.below)
+        )
+
     def __str__(self) -> str:
         lower = (
             f"at least {self.least}"
@@ -86,6 +97,28 @@ class LiteralType:
     source: Source | None = None
     tooltip: str = ""
 
+    @property
+    def plain(self) -> bool:
+        """Whether its values are numbers, text or true/false, which nobody can change in place."""
+        return "*" not in self.wire
+
+    def require_validator(self) -> None:
+        """Raise PydanticUserError if no literal can be of this type."""
+        _ = self._validator
+
+    def checked_default(self, default: object) -> object:
+        """A default as `validate` would give it, so that leaving it out and spelling it out are the same.
+
+        Raises pydantic.ValidationError if it does not fit.
+        """
+        if self.choices:
+            usual = any(type(default) is type(choice) and default == choice for choice in self.choices)
+        else:
+            usual = type(default) is self.base in _WIRES and self.limits.admit(default)
+        return (
+            default if usual and not (isinstance(default, float) and not isfinite(default)) else self.validate(default)
+        )
+
     def validate(self, value: object) -> object:
         """The value as the node will see it. Raises pydantic.ValidationError."""
         return self._validator.validate_python(value)
@@ -108,10 +141,7 @@ class LiteralType:
 
 def literal_type(annotation: Any) -> LiteralType:
     """Take an annotation apart. Anything pydantic can validate is a literal type."""
-    base, metadata = annotation, tuple[Any, ...]()
-    while get_origin(base) is Annotated:
-        base, *inner = get_args(base)
-        metadata = (*inner, *metadata)
+    base, metadata = _bare(annotation)
     choices = _choices(base)
     source = next((item for item in metadata if hasattr(item, "locate")), None)
     return LiteralType(
@@ -126,11 +156,26 @@ def literal_type(annotation: Any) -> LiteralType:
     )
 
 
+def _bare(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The type without `| None`, and everything that annotates it."""
+    metadata: tuple[Any, ...] = ()
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation, *inner = get_args(annotation)
+            metadata = (*inner, *metadata)
+        elif get_origin(annotation) in (Union, UnionType) and type(None) in get_args(annotation):
+            annotation = Union[tuple(part for part in get_args(annotation) if part is not type(None))]  # noqa: UP007
+        else:
+            return annotation, metadata
+
+
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(annotation, config=ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False))
-    except PydanticUserError:  # the type brings its own configuration
-        return TypeAdapter(annotation)
+    except PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":
+            raise
+        return TypeAdapter(annotation)  # the type brings its own configuration
 
 
 def _merge_widgets(widgets: Any) -> Widget:

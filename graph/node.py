@@ -7,6 +7,9 @@ from functools import partial, update_wrapper
 from types import UnionType
 from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from pydantic import ValidationError
+from pydantic.errors import PydanticUserError
+
 from graph.literals import LiteralType, literal_type
 from graph.recording import recorder
 from graph.values import Service, Ui, Value, service_type, value_type
@@ -84,6 +87,7 @@ class Node(Generic[P, R]):
         version: int = 1,
         progress: bool = False,
     ) -> None:
+        update_wrapper(self, function)  # pyright: ignore[reportArgumentType]  # copies __doc__ and __name__; a Node is no plain function
         self.function = function
         self.name = name
         self.category = category
@@ -95,7 +99,7 @@ class Node(Generic[P, R]):
         self.is_async = inspect.iscoroutinefunction(function)
         self.signature = inspect.signature(function)
         self.description = inspect.cleandoc(function.__doc__ or "")
-        hints = get_type_hints(function, include_extras=True)
+        hints = self._hints(function)
         self.inputs: Mapping[str, Input] = {}
         self.services: Mapping[str, type[Service]] = {}
         for parameter in self.signature.parameters.values():
@@ -104,14 +108,19 @@ class Node(Generic[P, R]):
         self.file_inputs = frozenset(
             name for name, given in self.inputs.items() if given.literal and given.literal.source
         )
-        self.result: Any = hints.get("return")
+        # What a function could change in place, so that each call gets its own copy.
+        self.mutable_inputs = tuple(
+            name for name, given in self.inputs.items() if given.literal and not given.literal.plain
+        )
+        if "return" not in hints:
+            raise DeclarationError(function, "it has no return annotation")
+        self.result: Any = hints["return"]
         self.fields = _fields(self.result)
         self.sink = isinstance(self.result, type) and issubclass(self.result, Ui)
         """Whether the node acts on the world outside (saves, shows), so that it runs every time it is asked."""
         self.outputs = self._outputs()
         if composite and self.is_async:
             raise DeclarationError(function, "a composite only builds a graph, so it cannot be async")
-        update_wrapper(self, function)  # pyright: ignore[reportArgumentType]  # copies __doc__ and __name__; a Node is no plain function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._call(None, *args, **kwargs)
@@ -124,7 +133,10 @@ class Node(Generic[P, R]):
         recording = recorder.get()
         if recording is None:
             return self.function(*args, **kwargs)
-        arguments = self.signature.bind(*args, **kwargs).arguments
+        arguments = self.signature.bind_partial(*args, **kwargs).arguments
+        for name, declared in self.inputs.items():
+            if declared.required and name not in arguments:
+                raise TypeError(f"{self.name} needs an input {name!r}")
         return cast(R, self.unpack(recording.add(self, arguments, title)))
 
     def __repr__(self) -> str:
@@ -155,21 +167,65 @@ class Node(Generic[P, R]):
             cast("dict[str, type[Service]]", self.services)[name] = service
             return
         value = value_type(bare)
+        literal = self._literal(f"parameter {name!r}", annotation) if value is None else None
+        default = parameter.default
+        if literal is not None and default is not MISSING:
+            try:
+                default = literal.checked_default(default)
+            except ValidationError as error:
+                reason = "; ".join(detail["msg"] for detail in error.errors())
+                raise DeclarationError(
+                    self.function, f"the default {default!r} of parameter {name!r} does not fit its type: {reason}"
+                ) from error
         cast("dict[str, Input]", self.inputs)[name] = Input(
-            name=name,
-            value=value,
-            literal=literal_type(annotation) if value is None else None,
-            default=parameter.default,
-            known=known or value is None,
+            name=name, value=value, literal=literal, default=default, known=known or value is None
         )
 
     def _outputs(self) -> tuple[Output, ...]:
-        if self.sink or self.result in (None, type(None)):
+        if self.sink:
             return ()
+        if self.result is type(None):
+            raise DeclarationError(
+                self.function, "it returns nothing; a node returns values, or a Ui if it saves or shows something"
+            )
         if self.fields:
-            hints = get_type_hints(self.result, include_extras=True)
-            return tuple(_output(name, hints[name]) for name in self.fields)
-        return (_output("", self.result),)
+            hints = self._hints(self.result)
+            return tuple(self._output(name, hints[name]) for name in self.fields)
+        return (self._output("", self.result),)
+
+    def _output(self, name: str, annotation: Any) -> Output:
+        bare, _ = _bare(annotation)
+        value = value_type(bare)
+        wire = self._literal("what it returns", annotation).wire if value is None else value.kind
+        return Output(name or wire, value, wire)
+
+    def _literal(self, what: str, annotation: Any) -> LiteralType:
+        literal = literal_type(annotation)
+        if _holds_values(literal.base):
+            raise DeclarationError(
+                self.function,
+                f"{what} is {_named(literal.base)}, which a link cannot carry; a link carries one value, and "
+                "a function that returns several returns a NamedTuple",
+            )
+        if not literal.plain:
+            try:
+                literal.require_validator()
+            except PydanticUserError as error:
+                raise DeclarationError(
+                    self.function,
+                    f"{what} is {_named(literal.base)}, which is neither a Value nor a Service nor a type of JSON",
+                ) from error
+        return literal
+
+    def _hints(self, annotated: Callable[..., object]) -> dict[str, Any]:
+        try:
+            return get_type_hints(annotated, include_extras=True)
+        except NameError as error:
+            raise DeclarationError(
+                self.function,
+                f"the annotation {error.name!r} is not known where the node is declared; import it or define it "
+                "before the node, at the top of the module if the module postpones its annotations",
+            ) from error
 
 
 def node(
@@ -198,13 +254,15 @@ def node(
 
 
 def composite(
-    name: str, *, category: str = "", title: str | None = None, version: int = 1
+    name: str, *, category: str = "", title: str | None = None, impure: bool = False, version: int = 1
 ) -> Callable[[Callable[P, R]], Node[P, R]]:
     """Declare a node whose function calls nodes. The engine runs what it calls, each call with its own identity.
 
     Literals and `Known[...]` inputs are at hand when the function runs; other inputs are links, to be passed on.
     """
-    return lambda function: Node(function, name, category=category, title=title, composite=True, version=version)
+    return lambda function: Node(
+        function, name, category=category, title=title, composite=True, impure=impure, version=version
+    )
 
 
 def _bare(annotation: Any) -> tuple[Any, bool]:
@@ -223,11 +281,13 @@ def _bare(annotation: Any) -> tuple[Any, bool]:
             return annotation, known
 
 
-def _output(name: str, annotation: Any) -> Output:
-    bare, _ = _bare(annotation)
-    value = value_type(bare)
-    wire = literal_type(annotation).wire if value is None else value.kind
-    return Output(name or wire, value, wire)
+def _holds_values(annotation: Any) -> bool:
+    """Whether a type is made of values: a list, a tuple or a union of them."""
+    return any(value_type(part) is not None or _holds_values(part) for part in get_args(annotation))
+
+
+def _named(annotation: Any) -> str:
+    return annotation.__qualname__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
 
 
 def _fields(result: Any) -> tuple[str, ...]:
