@@ -5,7 +5,7 @@ The one module that touches diffusers and transformers, whose calls are untyped.
 
 import gc
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -32,7 +32,7 @@ Rename = Callable[[str, Mapping[str, Tensor]], str | None]
 
 
 @contextmanager
-def collector_paused() -> Iterator[None]:
+def collector_paused() -> Generator[None, None, None]:
     """For large imports: the garbage collector finds nothing in them and takes a sixth of their time."""
     enabled = gc.isenabled()
     gc.disable()
