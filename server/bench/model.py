@@ -1,4 +1,4 @@
-"""The embedded model's adherence: does a picture show what its prompt says? Judged by a network that saw drawings only."""
+"""The embedded model's adherence: does a picture show what its prompt says? Asked of a judge that learnt from drawings."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -81,6 +81,6 @@ def _rebuild(
         loaded: Any = reference
     vae = engine.run(workflow, targets=[loaded.step]).checked().outputs[loaded.step][2]
     assert isinstance(vae, Vae)
-    image = Image(torch.from_numpy(pictures).float() / 255.0)
+    image = Image(torch.as_tensor(pictures, dtype=torch.float32) / 255.0)
     latent: Latent = encode(pixels=image, vae=vae, models=engine.models)
     return to_uint8(decode(samples=latent, vae=vae, models=engine.models).pixels)
