@@ -1,4 +1,4 @@
-"""The embedded model's adherence: does a picture show what its prompt says? Asked of a judge that learnt from drawings."""
+"""Does a picture show what its prompt says? Asked of a judge that learnt from drawings alone."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
