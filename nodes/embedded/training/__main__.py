@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     judging: Album = Album("judging128", 16000, 128, seed=3, held_out=0.2, kept_digits=True)
     sentences: int = 30000
     pictures: autoencoder.Schedule = autoencoder.Schedule()
-    decoder: autoencoder.Schedule = autoencoder.Schedule(steps=1400, learning_rate=8e-4)
+    decoder: autoencoder.Schedule = autoencoder.Schedule(steps=800, learning_rate=8e-4)
     words: text_encoder.Schedule = text_encoder.Schedule()
     velocity: unet.Schedule = unet.Schedule()
     measured: int = 600
@@ -86,8 +86,8 @@ def run(plan: Plan, out: Path, folder: Path, verdict: Path) -> None:
     once("words", out, learn_words)
     once("autoencoder", out, learn_pictures)
     once("latents", out, encode)
-    once("decoder", out, lambda: autoencoder.refine(small, out, plan.decoder, SEED))
     once("unet", out, lambda: unet.train((plan.small, plan.large), out, plan.velocity, SEED))
+    once("decoder", out, lambda: autoencoder.refine(small, out, plan.decoder, SEED))
     once("judge", out, lambda: judge.train(plan.judging, out, verdict, SEED))
     export.write(out, folder)
     say("export", f"{export.size(folder) / 1e6:.1f} MB in {folder}")

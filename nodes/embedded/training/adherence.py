@@ -44,13 +44,13 @@ class Score(NamedTuple):
     """The share of right answers: per attribute where the prompt names it, and all of them together."""
 
     name: str
-    count: int
+    asked: int
     attributes: dict[str, float]
     everything: float
 
     def line(self) -> str:
         parts = " ".join(f"{name} {100 * value:.1f}" for name, value in self.attributes.items())
-        return f"{self.name:<34} n={self.count:<4} everything right {100 * self.everything:5.1f} %   {parts}"
+        return f"{self.name:<34} n={self.asked:<4} everything right {100 * self.everything:5.1f} %   {parts}"
 
 
 class Report(NamedTuple):

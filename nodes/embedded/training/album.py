@@ -20,7 +20,7 @@ class Album(NamedTuple):
     """Which pictures: how many, how large, from which seed, how often a held-out pair, and whose handwriting."""
 
     name: str
-    count: int
+    total: int
     size: int
     seed: int
     held_out: float = 0.0
@@ -28,7 +28,7 @@ class Album(NamedTuple):
 
     def attributes(self) -> list[Attributes]:
         """What each picture shows, without drawing it."""
-        return [self._attributes(index) for index in range(self.count)]
+        return [self._attributes(index) for index in range(self.total)]
 
     def _attributes(self, index: int) -> Attributes:
         rng = random.Random(f"{self.seed} {index}")
@@ -36,7 +36,7 @@ class Album(NamedTuple):
 
     def page(self, start: int) -> UInt8[np.ndarray, "count height width 3"]:
         """The pictures from `start` on."""
-        stop = min(self.count, start + PAGE)
+        stop = min(self.total, start + PAGE)
         return np.stack([self.picture(index) for index in range(start, stop)])
 
     def picture(self, index: int) -> Pixels:
@@ -49,7 +49,7 @@ def build(album: Album, folder: Path) -> Path:
     if path.exists():
         return path
     part = path.with_suffix(".part")
-    shape = (album.count, album.size, album.size, 3)
+    shape = (album.total, album.size, album.size, 3)
     pictures = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
     for start, page in _pages(album):
         pictures[start : start + len(page)] = page
@@ -59,7 +59,7 @@ def build(album: Album, folder: Path) -> Path:
 
 
 def _pages(album: Album) -> Iterator[tuple[int, UInt8[np.ndarray, "count height width 3"]]]:
-    starts = range(0, album.count, PAGE)
+    starts = range(0, album.total, PAGE)
     with get_context("spawn").Pool(os.cpu_count()) as pool:
         yield from zip(starts, pool.imap(album.page, starts), strict=True)
 

@@ -1,21 +1,19 @@
 """The autoencoder: pictures to whitened latents and back, first trained whole, then its decoder alone for sharpness."""
 
 import os
-import time
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
-from jaxtyping import Float, UInt8
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import AdamW
 
 from . import album
-from .progress import Average, Checkpoint, clip, rate, say, set_rate
-from .ranks import average_gradients, launch, world
+from .progress import Learner, Meter, rate, read, set_seed
+from .ranks import launch, world
 
 Pictures = Float[Tensor, "count 3 height width"]
 Latents = Float[Tensor, "count 4 height width"]
@@ -49,7 +47,7 @@ def build() -> AutoencoderKL:
 
 def to_tensor(pictures: UInt8[np.ndarray, "count height width 3"]) -> Pictures:
     """From bytes to -1 to 1."""
-    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.tensor(np.asarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_bytes(pictures: Pictures) -> UInt8[np.ndarray, "count height width 3"]:
@@ -84,42 +82,47 @@ def _loss(made: Pictures, wanted: Pictures) -> Tensor:
 
 def _crops(pictures: Pictures, generator: torch.Generator, side: int = 64) -> Pictures:
     """One crop of each picture, at its own place."""
-    spots = torch.randint(0, pictures.shape[-1] - side + 1, (len(pictures), 2), generator=generator).tolist()
+    spots = torch.randint(0, pictures.shape[-1] - side + 1, (len(pictures), 2), generator=generator).numpy()
     return torch.stack([p[:, y : y + side, x : x + side] for p, (y, x) in zip(pictures, spots, strict=True)])
 
 
 def _train_whole(rank: int, pictures: Path, out: Path, schedule: Schedule, seed: int) -> None:
-    torch.manual_seed(seed)
+    set_seed(seed)
     model = build()
-    optimizer = AdamW(model.parameters(), schedule.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    average, checkpoint = Average(model, 0.997), Checkpoint(out / "autoencoder.pt")
-    first = checkpoint.load(model, average, optimizer)
+    learner = Learner(model, schedule.learning_rate, out / "autoencoder.pt", decay=0.997, together=True)
+    first = learner.resume()
     generator = torch.Generator().manual_seed(seed * 1000 + first * 10 + rank)
-    data, began, running = album.load(pictures), time.time(), 0.0
+    data, meter = album.load(pictures), Meter("autoencoder", first, schedule.steps)
     for step in range(first, schedule.steps):
-        cropped = step < schedule.cropped * schedule.steps
-        count = schedule.batch * 4 if cropped else schedule.batch
-        chosen = torch.randint(0, len(data), (count,), generator=generator).sort().values.numpy()
-        batch = to_tensor(data[chosen])
-        batch = _crops(batch, generator) if cropped else batch
+        batch = _batch(data, schedule, step, generator)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = cast(Any, model).encode(batch).latent_dist
             made = decode(model, posterior.sample(generator=generator)).float()
-        loss = _loss(made, batch) + 3e-4 * posterior.kl().mean() / posterior.mean[0].numel() * 4
-        optimizer.zero_grad()
-        loss.backward()
-        average_gradients(model.parameters())
-        clip(model.parameters())
-        set_rate(optimizer, schedule.learning_rate * rate(step, schedule.steps, hold=0.4))
-        optimizer.step()
-        average.update(model, step)
-        running += loss.item()
-        if rank == 0 and (step + 1) % 100 == 0:
-            pace = (step + 1 - first) / (time.time() - began)
-            say("autoencoder", f"step {step + 1}/{schedule.steps} loss {running / 100:.4f} {pace:.2f} steps/s")
-            running = 0.0
-        if rank == 0 and ((step + 1) % 400 == 0 or step + 1 == schedule.steps):
-            checkpoint.save(step + 1, model, average, optimizer)
+        places = posterior.mean[0, 0].numel()
+        loss = _loss(made, batch) + 3e-4 * posterior.kl().mean() / places
+        learner.learn(loss, step, rate(step, schedule.steps, hold=0.4))
+        if rank == 0:
+            meter.count(step, loss)
+            _keep(learner, step + 1, schedule)
+
+
+def _batch(
+    data: UInt8[np.ndarray, "count height width 3"], schedule: Schedule, step: int, generator: torch.Generator
+) -> Pictures:
+    """In the first part many crops, afterwards fewer whole pictures."""
+    cropped = step < schedule.cropped * schedule.steps
+    count = schedule.batch * 4 if cropped else schedule.batch
+    pictures = to_tensor(data[_chosen(len(data), count, generator)])
+    return _crops(pictures, generator) if cropped else pictures
+
+
+def _chosen(total: int, count: int, generator: torch.Generator) -> Int[np.ndarray, " count"]:
+    return torch.randint(0, total, (count,), generator=generator).sort().values.numpy()
+
+
+def _keep(learner: Learner, done: int, schedule: Schedule) -> None:
+    if done % 400 == 0 or done == schedule.steps:
+        learner.save(done)
 
 
 def train(pictures: Path, out: Path, schedule: Schedule, seed: int) -> None:
@@ -135,9 +138,8 @@ def whiten(pictures: Path, out: Path, count: int = 1500) -> None:
     means = [_moments(model, to_tensor(data[start : start + 50])) for start in range(0, len(data), 50)]
     mean, noise = (torch.cat(parts).double() for parts in zip(*means, strict=True))
     centre = mean.mean(0)
-    values, vectors = torch.linalg.eigh((mean - centre).T.cov())
-    white, colour = (vectors * values**power @ vectors.T for power in (-0.5, 0.5))
-    inner, outer = cast(nn.Conv2d, model.quant_conv), cast(nn.Conv2d, model.post_quant_conv)
+    white, colour = _whitening((mean - centre).T.cov())
+    inner, outer = _inner(model), _outer(model)
     with torch.no_grad():
         weight, bias = _matrix(inner)
         inner.weight[:4] = (white @ weight[:4]).float()[..., None, None]
@@ -148,6 +150,21 @@ def whiten(pictures: Path, out: Path, count: int = 1500) -> None:
         outer.weight.copy_((weight @ colour).float()[..., None, None])
         _bias(outer).copy_((bias + weight @ centre).float())
     torch.save({"average": model.state_dict()}, out / "vae.pt")
+
+
+def _whitening(covariance: Float[Tensor, "4 4"]) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "4 4"]]:
+    """The symmetric root of the covariance's inverse, and that of the covariance."""
+    eigen: tuple[Tensor, Tensor] = cast(Any, torch.linalg).eigh(covariance)
+    values, vectors = eigen
+    return vectors * values**-0.5 @ vectors.T, vectors * values**0.5 @ vectors.T
+
+
+def _inner(model: AutoencoderKL) -> nn.Conv2d:
+    return cast(nn.Conv2d, model.quant_conv)
+
+
+def _outer(model: AutoencoderKL) -> nn.Conv2d:
+    return cast(nn.Conv2d, model.post_quant_conv)
 
 
 def _matrix(layer: nn.Conv2d) -> tuple[Float[Tensor, "out in"], Float[Tensor, " out"]]:
@@ -168,7 +185,7 @@ def _moments(model: AutoencoderKL, pictures: Pictures) -> tuple[Float[Tensor, "p
 
 def _encode_share(rank: int, pictures: Path, latents: Path, out: Path) -> None:
     model, data, page = load(out), album.load(pictures), 50
-    target = cast(Any, np.load(latents, mmap_mode="r+"))
+    target = np.load(latents, mmap_mode="r+")
     for start in range(rank * page, len(data), world() * page):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             made = encode(model, to_tensor(data[start : start + page]))
@@ -191,36 +208,25 @@ def encode_album(pictures: Path, out: Path) -> Path:
 
 def _train_decoder(rank: int, pictures: Path, out: Path, schedule: Schedule, seed: int) -> None:
     """The encoder stays as it is; a little noise in the latents prepares the decoder for what a U-Net makes."""
-    torch.manual_seed(seed)
+    set_seed(seed)
     model = _averaged(out / "vae.pt").train()
-    parts = [*model.decoder.parameters(), *cast(nn.Conv2d, model.post_quant_conv).parameters()]
-    optimizer = AdamW(parts, schedule.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    average, checkpoint = Average(model, 0.998), Checkpoint(out / "decoder.pt")
-    first = checkpoint.load(model, average, optimizer)
+    parts = [*model.decoder.parameters(), *_outer(model).parameters()]
+    learner = Learner(model, schedule.learning_rate, out / "decoder.pt", parts, decay=0.998, together=True)
+    first = learner.resume()
     generator = torch.Generator().manual_seed(seed * 1000 + first * 10 + rank)
     data, latents = album.load(pictures), np.load(pictures.with_suffix(".latents.npy"), mmap_mode="r")
-    began, running = time.time(), 0.0
+    meter = Meter("decoder", first, schedule.steps)
     for step in range(first, schedule.steps):
-        chosen = torch.randint(0, len(data), (schedule.batch,), generator=generator).sort().values.numpy()
-        clean = torch.from_numpy(latents[chosen]).float()
+        chosen = _chosen(len(data), schedule.batch, generator)
+        clean = torch.tensor(latents[chosen]).float()
         noise = torch.randn(clean.shape, generator=generator)
         with torch.autocast("cpu", torch.bfloat16):
             made = decode(model, clean + 0.08 * noise).float()
         loss = _loss(made, to_tensor(data[chosen]))
-        optimizer.zero_grad()
-        loss.backward()
-        average_gradients(parts)
-        clip(parts)
-        set_rate(optimizer, schedule.learning_rate * rate(step, schedule.steps, hold=0.3))
-        optimizer.step()
-        average.update(model, step)
-        running += loss.item()
-        if rank == 0 and (step + 1) % 100 == 0:
-            pace = (step + 1 - first) / (time.time() - began)
-            say("decoder", f"step {step + 1}/{schedule.steps} loss {running / 100:.4f} {pace:.2f} steps/s")
-            running = 0.0
-        if rank == 0 and ((step + 1) % 400 == 0 or step + 1 == schedule.steps):
-            checkpoint.save(step + 1, model, average, optimizer)
+        learner.learn(loss, step, rate(step, schedule.steps, hold=0.3))
+        if rank == 0:
+            meter.count(step, loss)
+            _keep(learner, step + 1, schedule)
 
 
 def refine(pictures: Path, out: Path, schedule: Schedule, seed: int) -> None:
@@ -230,7 +236,7 @@ def refine(pictures: Path, out: Path, schedule: Schedule, seed: int) -> None:
 
 def _averaged(path: Path) -> AutoencoderKL:
     model = build()
-    model.load_state_dict(cast(dict[str, Any], torch.load(path, weights_only=True))["average"])
+    model.load_state_dict(read(path)["average"])
     return model.eval()
 
 

@@ -4,24 +4,23 @@ It learns from drawn pictures alone: other ones than the model's, in other handw
 model never saw. What it says of generated pictures can be believed as far as it is right about drawn ones.
 """
 
-import time
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from jaxtyping import Float, Int, UInt8
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import AdamW
 
 from . import album
 from .album import Album
 from .autoencoder import to_tensor
-from .progress import clip, rate, say, set_rate
+from .progress import Learner, Meter, rate, set_seed
 from .vocabulary import SIZES, Attributes, encode
 
+files: Any = safetensors.torch
 SIDE = 128
 WIDTHS = (3, 16, 32, 64, 96, 128)
 
@@ -77,32 +76,27 @@ def _varied(pictures: Float[Tensor, "count 3 128 128"], generator: torch.Generat
 
 def train(pictures: Album, folder: Path, path: Path, seed: int, rounds: int = 5) -> None:
     """Train on an album and write the judge in half precision."""
-    torch.manual_seed(seed)
+    set_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     data = album.load(album.build(pictures, folder))
     answers = torch.tensor([encode(attributes) for attributes in pictures.attributes()])
     model, batch = Judge(), 64
-    optimizer = AdamW(model.parameters(), 3e-3, weight_decay=0.02)
-    steps, began = rounds * len(data) // batch, time.time()
+    steps = rounds * len(data) // batch
+    learner, meter = Learner(model, 3e-3, weight_decay=0.02), Meter("judge", 0, steps)
     for step in range(steps):
         chosen = torch.randint(0, len(data), (batch,), generator=generator)
         made = model(_varied(to_tensor(data[chosen.numpy()]), generator)).split(SIZES, dim=1)
         loss = torch.stack([F.cross_entropy(part, answers[chosen, i]) for i, part in enumerate(made)]).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        clip(model.parameters())
-        set_rate(optimizer, 3e-3 * rate(step, steps, hold=0.2))
-        optimizer.step()
-        if (step + 1) % 100 == 0:
-            say("judge", f"step {step + 1}/{steps} loss {loss.item():.4f} {time.time() - began:.0f} s")
-    save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, path)
+        learner.learn(loss, step, rate(step, steps, hold=0.2))
+        meter.count(step, loss)
+    files.save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, path)
 
 
 def load(path: Path) -> Judge:
     """The shipped judge."""
     model = Judge()
-    model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return cast(Judge, model.eval())
+    model.load_state_dict({name: value.float() for name, value in files.load_file(path).items()})
+    return model.eval()
 
 
 def correct(answers: Int[np.ndarray, "count slots"], wanted: list[Attributes]) -> Int[np.ndarray, "count slots"]:

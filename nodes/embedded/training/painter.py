@@ -5,7 +5,8 @@ from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from jaxtyping import UInt8
 from transformers import CLIPTextModel, CLIPTokenizer
 

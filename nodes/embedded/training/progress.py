@@ -1,4 +1,4 @@
-"""What long training steps have in common: schedules, averaged weights, progress lines, and resuming."""
+"""What the training stages have in common: one step of learning, schedules, averaged weights, progress and resuming."""
 
 import math
 import os
@@ -12,10 +12,19 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import AdamW
 
+from .ranks import average_gradients
+
+Weights = dict[str, Tensor]
+
 
 def say(stage: str, text: str) -> None:
     """One line of progress, with the time of day."""
     print(f"{time.strftime('%H:%M:%S')} {stage}: {text}", flush=True)
+
+
+def set_seed(seed: int) -> None:
+    """The same first weights in every process."""
+    cast(Any, torch).manual_seed(seed)
 
 
 def rate(step: int, steps: int, warm: int = 60, hold: float = 0.0, floor: float = 0.03) -> float:
@@ -26,53 +35,88 @@ def rate(step: int, steps: int, warm: int = 60, hold: float = 0.0, floor: float 
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, fallen)))
 
 
-def set_rate(optimizer: AdamW, value: float) -> None:
-    for group in cast(list[dict[str, Any]], optimizer.param_groups):
-        group["lr"] = value
+class Learner:
+    """A module that learns: its optimizer, a moving average of its weights, and the file that keeps them all."""
 
+    def __init__(
+        self,
+        module: Module,
+        learning_rate: float,
+        path: Path | None = None,
+        parameters: Iterable[Parameter] | None = None,
+        decay: float = 0.0,
+        weight_decay: float = 0.0,
+        momentum: float = 0.99,
+        together: bool = False,
+    ) -> None:
+        self.module, self.learning_rate, self.path = module, learning_rate, path
+        self.parameters = list(parameters if parameters is not None else module.parameters())
+        self.decay, self.together = decay, together
+        self.average: Weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        self.optimizer: Any = AdamW(
+            self.parameters, learning_rate, betas=(0.9, momentum), weight_decay=weight_decay, fused=True
+        )
 
-def clip(parameters: Iterable[Parameter], limit: float = 1.0) -> None:
-    torch.nn.utils.clip_grad_norm_(parameters, limit)
-
-
-class Average:
-    """An exponential moving average of a module's weights."""
-
-    def __init__(self, module: Module, decay: float) -> None:
-        self.decay = decay
-        self.weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    def learn(self, loss: Tensor, step: int, share: float) -> None:
+        """One step downhill at a share of the learning rate; `together` with the other processes."""
+        self.optimizer.zero_grad()
+        cast(Any, loss).backward()
+        if self.together:
+            average_gradients(self.parameters)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * share
+        self.optimizer.step()
+        if self.decay:
+            self._follow(step)
 
     @torch.no_grad()
-    def update(self, module: Module, step: int) -> None:
-        """Follow the module, faster in the first steps."""
+    def _follow(self, step: int) -> None:
+        """Move the average towards the weights, faster in the first steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in module.state_dict().items():
-            self.weights[name].lerp_(value, 1 - decay)
+        for name, value in self.module.state_dict().items():
+            self.average[name].lerp_(value, 1 - decay)
 
-
-class Checkpoint:
-    """Where a stage stands: weights, averages and optimizer, written to one file now and then."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def save(self, step: int, module: Module, average: Average, optimizer: AdamW) -> None:
+    def save(self, step: int) -> None:
+        assert self.path
         part = self.path.with_suffix(".part")
         state = {
             "step": step,
-            "module": module.state_dict(),
-            "average": average.weights,
-            "optimizer": cast(Any, optimizer).state_dict(),
+            "module": self.module.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
         }
         torch.save(state, part)
         os.replace(part, self.path)
 
-    def load(self, module: Module, average: Average, optimizer: AdamW) -> int:
+    def resume(self) -> int:
         """Go on where the file stands; the next step, 0 if there is no file."""
-        if not self.path.exists():
+        if self.path is None or not self.path.exists():
             return 0
-        state = cast(dict[str, Any], torch.load(self.path, weights_only=True))
-        module.load_state_dict(state["module"])
-        average.weights = cast(dict[str, Tensor], state["average"])
-        cast(Any, optimizer).load_state_dict(state["optimizer"])
+        state = read(self.path)
+        self.module.load_state_dict(state["module"])
+        self.average = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
         return int(state["step"])
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a stage has written with torch."""
+    return cast(dict[str, Any], torch.load(path, weights_only=True))
+
+
+class Meter:
+    """Prints the mean loss and the pace of a stage every hundred steps."""
+
+    def __init__(self, stage: str, first: int, steps: int) -> None:
+        self.stage, self.first, self.steps = stage, first, steps
+        self.began, self.total = time.time(), 0.0
+
+    def count(self, step: int, loss: Tensor, note: str = "") -> None:
+        self.total += float(loss.detach())
+        done = step + 1
+        if done % 100:
+            return
+        pace = (done - self.first) / (time.time() - self.began)
+        say(self.stage, f"step {done}/{self.steps} loss {self.total / 100:.4f} {pace:.2f} steps/s {note}".rstrip())
+        self.total = 0.0

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.optim import AdamW
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .captions import Caption, describe
 from .pictures import sample
-from .progress import clip, rate, say, set_rate
+from .progress import Learner, Meter, rate, read, set_seed
 from .tokenizer import LENGTH, SHORT, tokens
 from .vocabulary import SIZES, SLOTS, Attributes, encode
 
@@ -62,10 +61,10 @@ def states(model: CLIPTextModel, ids: Int[Tensor, "count length"]) -> States:
 def directions(seed: int) -> Float[Tensor, "values 128"]:
     """One direction for every value of every attribute and for its absence, all orthogonal, scaled by loudness."""
     generator = torch.Generator().manual_seed(seed)
-    basis = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator)).Q[: sum(SIZES)]
+    square: Tensor = cast(Any, torch.linalg).qr(torch.randn(WIDTH, WIDTH, generator=generator)).Q
     loudness = torch.tensor([LOUDNESS.get(name, 1.0) for name in SLOTS])
     scale = (WIDTH / (loudness**2).sum()).sqrt() * loudness
-    return basis * scale.repeat_interleave(torch.tensor(SIZES))[:, None]
+    return square[: sum(SIZES)] * scale.repeat_interleave(torch.tensor(SIZES))[:, None]
 
 
 def meaning(said: list[Attributes], basis: Float[Tensor, "values 128"]) -> Float[Tensor, "count 128"]:
@@ -76,7 +75,8 @@ def meaning(said: list[Attributes], basis: Float[Tensor, "values 128"]) -> Float
 
 def heard(state: Float[Tensor, "count 128"], basis: Float[Tensor, "values 128"]) -> Int[Tensor, "count slots"]:
     """The value of every attribute that a state says: the nearest direction."""
-    return torch.stack([part.argmax(1) for part in (state @ basis.T).split(SIZES, dim=1)], dim=1)
+    parts = torch.split(state @ basis.T, list(SIZES), dim=1)
+    return torch.stack([torch.argmax(part, dim=1) for part in parts], dim=1)
 
 
 def captions(rng: random.Random, count: int) -> list[Caption]:
@@ -87,25 +87,18 @@ def captions(rng: random.Random, count: int) -> list[Caption]:
 
 def train(tokenizer: CLIPTokenizer, out: Path, schedule: Schedule, seed: int) -> CLIPTextModel:
     """Train, report what is understood, and write `out/text_encoder.pt`."""
-    torch.manual_seed(seed)
+    set_seed(seed)
     rng, basis, model = random.Random(seed), directions(seed), build(tokenizer)
-    optimizer = AdamW(model.parameters(), schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    learner = Learner(model, schedule.learning_rate, weight_decay=0.01, momentum=0.98)
+    meter = Meter("text encoder", 0, schedule.steps)
     for step in range(schedule.steps):
         length, count = (LENGTH, schedule.batch * 3 // 8) if step % 6 == 5 else (SHORT, schedule.batch)
         batch = captions(rng, count)
         ids = tokens(tokenizer, [caption.text for caption in batch], length)
         wanted = meaning([caption.said for caption in batch], basis)[:, None]
         loss = (_weights(ids, tokenizer) * (states(model, ids) - wanted).square().mean(-1)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        clip(model.parameters())
-        set_rate(optimizer, schedule.learning_rate * rate(step, schedule.steps, hold=0.3))
-        optimizer.step()
-        if (step + 1) % 200 == 0:
-            say(
-                "text encoder",
-                f"step {step + 1}/{schedule.steps} loss {loss.item():.4f} {report(model, tokenizer, basis)}",
-            )
+        learner.learn(loss, step, rate(step, schedule.steps, hold=0.3))
+        meter.count(step, loss, report(model, tokenizer, basis) if step % 100 == 99 else "")
     torch.save({"model": model.state_dict(), "basis": basis}, out / "text_encoder.pt")
     return model.eval()
 
@@ -125,13 +118,17 @@ def report(model: CLIPTextModel, tokenizer: CLIPTokenizer, basis: Float[Tensor, 
     model.train()
     right = heard(last, basis) == torch.tensor([encode(caption.said) for caption in batch])
     pairs = torch.tensor([bool(caption.said.object2) for caption in batch])
-    spread = (last - last.mean(0)).norm(dim=1).mean() / last.norm(dim=1).mean()
+    spread = float(_length(last - torch.mean(last, dim=0)) / _length(last))
     singles, doubles = right.all(1)[~pairs].float().mean(), right.all(1)[pairs].float().mean()
     return f"understood {singles:.3f}, pairs {doubles:.3f}, spread {spread:.2f}"
+
+
+def _length(rows: Float[Tensor, "count 128"]) -> Tensor:
+    return rows.square().sum(1).sqrt().mean()
 
 
 def load(path: Path, tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """The trained encoder."""
     model = build(tokenizer)
-    model.load_state_dict(cast(dict[str, Any], torch.load(path, weights_only=True))["model"])
+    model.load_state_dict(read(path)["model"])
     return model.eval()

@@ -1,18 +1,16 @@
 """The U-Net: learns the velocity of noised latents from what their captions say."""
 
 import random
-import time
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import AdamW
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from . import sheets, text_encoder, tokenizer
@@ -20,8 +18,8 @@ from .album import Album
 from .captions import describe
 from .diffusion import noised, predict, signal
 from .painter import Painter
-from .progress import Average, Checkpoint, clip, rate, say, set_rate
-from .ranks import average_gradients, launch
+from .progress import Learner, Meter, rate, read, set_seed
+from .ranks import launch
 from .tokenizer import LENGTH, SHORT
 from .vocabulary import Attributes
 
@@ -42,14 +40,14 @@ CONFIG: dict[str, Any] = {
 class Schedule(NamedTuple):
     """How long and how hard, per process."""
 
-    steps: int = 16000
+    steps: int = 10500
     batch: int = 16
     large_batch: int = 7
     large_from: float = 0.5
     """The part of training after which every fourth batch holds larger pictures."""
 
     learning_rate: float = 1.6e-3
-    sheet_every: int = 2000
+    sheet_every: int = 1500
 
 
 class Lesson(NamedTuple):
@@ -64,8 +62,8 @@ def build() -> UNet2DConditionModel:
 
 
 def lesson(album: Album, folder: Path) -> Lesson:
-    latents = cast(Any, np.load(folder / f"{album.name}.latents.npy"))
-    return Lesson(torch.from_numpy(latents).float(), album.attributes())
+    latents = np.load(folder / f"{album.name}.latents.npy")
+    return Lesson(torch.tensor(latents).float(), album.attributes())
 
 
 class Pupil:
@@ -91,7 +89,7 @@ class Pupil:
         is_large = step >= schedule.large_from * schedule.steps and step % 4 == 3
         source, count = (large, schedule.large_batch) if is_large else (small, schedule.batch)
         chosen = torch.randint(0, len(source.latents), (count,), generator=self.generator)
-        text = self.listen([source.attributes[i] for i in chosen.tolist()], LENGTH if step % 12 == 11 else SHORT)
+        text = self.listen([source.attributes[int(i)] for i in chosen], LENGTH if step % 12 == 11 else SHORT)
         clean = source.latents[chosen]
         noise = torch.randn(clean.shape, generator=self.generator)
         times, alpha_bar = self._times(count)
@@ -109,35 +107,28 @@ class Pupil:
 
 
 def _train(rank: int, albums: tuple[Album, Album], out: Path, schedule: Schedule, seed: int) -> None:
-    torch.manual_seed(seed)
+    set_seed(seed)
     unet = build()
     unet.set_attn_processor(AttnProcessor())
-    optimizer = AdamW(unet.parameters(), schedule.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-    average, checkpoint = Average(unet, 0.999), Checkpoint(out / "unet.pt")
-    first = checkpoint.load(unet, average, optimizer)
+    learner = Learner(unet, schedule.learning_rate, out / "unet.pt", decay=0.999, weight_decay=0.01, together=True)
+    first = learner.resume()
     pupil = Pupil(rank, first, seed, schedule, out)
     small, large = (lesson(album, out) for album in albums)
-    began, running = time.time(), 0.0
+    meter = Meter("unet", first, schedule.steps)
     for step in range(first, schedule.steps):
         loss = pupil.loss(unet, step, small, large)
-        optimizer.zero_grad()
-        loss.backward()
-        average_gradients(unet.parameters())
-        clip(unet.parameters())
-        set_rate(optimizer, schedule.learning_rate * rate(step, schedule.steps, hold=0.5))
-        optimizer.step()
-        average.update(unet, step)
-        running += loss.item()
-        if rank > 0:
-            continue
-        if (step + 1) % 100 == 0:
-            pace = (step + 1 - first) / (time.time() - began)
-            say("unet", f"step {step + 1}/{schedule.steps} loss {running / 100:.4f} {pace:.2f} steps/s")
-            running = 0.0
-        if (step + 1) % 500 == 0 or step + 1 == schedule.steps:
-            checkpoint.save(step + 1, unet, average, optimizer)
-        if (step + 1) % schedule.sheet_every == 0:
-            sheets.save(Painter.load(out).paint, out / f"sheet_{step + 1}.png")
+        learner.learn(loss, step, rate(step, schedule.steps, hold=0.5))
+        if rank == 0:
+            meter.count(step, loss)
+            _keep(learner, step + 1, out, schedule)
+
+
+def _keep(learner: Learner, done: int, out: Path, schedule: Schedule) -> None:
+    """The weights every five hundred steps, a contact sheet now and then."""
+    if done % 500 == 0 or done == schedule.steps:
+        learner.save(done)
+    if done % schedule.sheet_every == 0:
+        sheets.save(Painter.load(out).paint, out / f"sheet_{done}.png")
 
 
 def train(albums: tuple[Album, Album], out: Path, schedule: Schedule, seed: int) -> None:
@@ -148,6 +139,5 @@ def train(albums: tuple[Album, Album], out: Path, schedule: Schedule, seed: int)
 def load_average(path: Path) -> UNet2DConditionModel:
     """The averaged weights of a checkpoint, ready to use."""
     unet = build()
-    state = cast(dict[str, Any], torch.load(path, weights_only=True))
-    unet.load_state_dict(state["average"])
+    unet.load_state_dict(read(path)["average"])
     return unet.eval()
