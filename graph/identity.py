@@ -7,12 +7,16 @@ import struct
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, cast
+from types import CellType, CodeType, FunctionType, NoneType
+from typing import cast
 
 from pydantic_core import to_jsonable_python
+
+from graph.node import Node
 
 SMALL_FILE = 64 * 1024 * 1024
 """Files up to this size are identified by all of their content."""
@@ -21,10 +25,10 @@ SAMPLES = 64
 
 
 def encode(value: object) -> bytes:
-    """A canonical encoding: equal values of equal type give equal bytes, all others differ.
+    """A canonical encoding: the same value of the same type gives the same bytes, all others differ.
 
     Every part starts with a tag of its type and, where its length varies, its length, so that `1`, `1.0`, `True`,
-    `"1"`, `[]` and `{}` differ and no two nestings coincide. The order of a mapping does not matter.
+    `"1"`, `[]` and `{}` differ and no two nestings coincide. The order of mappings and sets does not matter.
     """
     kind = type(value)
     if kind is str:
@@ -33,7 +37,7 @@ def encode(value: object) -> bytes:
     if kind is bool:
         return b"t" if value else b"f"
     if kind is int:
-        return b"i%d;" % cast(int, value)
+        return b"i%x;" % cast(int, value)
     if kind is float:
         return b"d" + struct.pack(">d", value)
     if value is None:
@@ -42,7 +46,10 @@ def encode(value: object) -> bytes:
         return b"b%d:%b" % (len(cast(bytes, value)), cast(bytes, value))
     if kind is list or kind is tuple:
         items = [encode(item) for item in cast("Iterable[object]", value)]
-        return b"l%d:%b" % (len(items), b"".join(items))
+        return b"%b%d:%b" % (b"l" if kind is list else b"u", len(items), b"".join(items))
+    if kind is set or kind is frozenset:
+        items = sorted(encode(item) for item in cast("Iterable[object]", value))
+        return b"e%d:%b" % (len(items), b"".join(items))
     if isinstance(value, Mapping):
         pairs = sorted((encode(key), encode(item)) for key, item in cast("Mapping[object, object]", value).items())
         return b"m%d:%b" % (len(pairs), b"".join(key + item for key, item in pairs))
@@ -55,47 +62,88 @@ def digest(*parts: bytes) -> bytes:
     return blake2b(b"".join(parts), digest_size=32).digest()
 
 
-@lru_cache(maxsize=4096)
 def code_identity(function: Callable[..., object]) -> bytes:
-    """Identity of a function's code: its own module and every module of the same package that it imports.
+    """Identity of a function's code: its own module and every module it imports from the packages of nodes.
 
-    Comments, docstrings and layout do not count. A function without source (typed at a prompt) is identified by its
-    bytecode.
+    Comments, docstrings and layout do not count; numbers and texts that the function captured do. A function without
+    a file (typed at a prompt) is identified by itself alone.
     """
     module = inspect.getmodule(function)
     path = getattr(module, "__file__", None)
     if module is None or path is None or not os.path.exists(path):
-        return _function_identity(function)
-    return digest(*(_source_identity(name, str(file)) for name, file in _closure(module.__name__, Path(path))))
+        source = _function_identity(function)
+    else:
+        source = _module_identity(module.__name__, Path(path))
+    plain = cast(FunctionType, inspect.unwrap(function))
+    cells = zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True)
+    captured = {name: value for name, cell in cells if isinstance(value := _content(cell), _CAPTURED)}
+    return digest(source, encode(captured)) if captured else source
+
+
+_CAPTURED = (bool, int, float, str, bytes, NoneType)
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return _CAPTURED
 
 
 def _function_identity(function: Callable[..., object]) -> bytes:
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        return digest(_canonical(ast.parse(textwrap.dedent(inspect.getsource(function)))))
     except (OSError, TypeError, SyntaxError):
-        code = cast(Any, function).__code__
-        return digest(code.co_code, repr([const for const in code.co_consts if not inspect.iscode(const)]).encode())
-    return digest(_canonical(tree))
+        return digest(encode(_code_parts(cast(FunctionType, function).__code__)))
+
+
+def _code_parts(code: CodeType) -> list[object]:
+    """Bytecode with the names and constants it refers to by number; inner functions likewise."""
+    return [code.co_code, code.co_names, code.co_freevars, [_constant(const) for const in code.co_consts]]
+
+
+def _constant(const: object) -> object:
+    match const:
+        case CodeType():
+            return _code_parts(const)
+        case tuple() | frozenset():
+            items = [_constant(item) for item in cast("Iterable[object]", const)]
+            return items if isinstance(const, tuple) else {encode(item) for item in items}
+        case bool() | int() | float() | str() | bytes() | None:
+            return const
+        case _:  # `...` and complex numbers
+            return {"constant": repr(const)}
 
 
 @lru_cache(maxsize=4096)
-def _closure(name: str, path: Path) -> tuple[tuple[str, Path], ...]:
-    """The module and, transitively, the modules of its own top-level package that it imports."""
-    package = name.partition(".")[0]
-    found: dict[str, Path] = {}
+def _module_identity(name: str, path: Path) -> bytes:
+    """Identity of a module and of the modules it imports, transitively, from its own package or those of its nodes."""
+    roots = _roots(name, path)
+    found: dict[str, bytes] = {}
     pending = [(name, path)]
     while pending:
         current, file = pending.pop()
         if current in found:
             continue
-        found[current] = file
-        root = _root(current, file)
-        for imported in _imports(current, str(file)):
-            if imported.partition(".")[0] == package and root is not None:
-                target = _module_file(root, imported)
-                if target is not None:
-                    pending.append((imported, target))
-    return tuple(sorted(found.items()))
+        source = _read_source(current, file)
+        found[current] = source.identity
+        for imported in source.imports:
+            root = roots.get(imported.partition(".")[0])
+            if root is not None and imported not in found and (target := _module_file(root, imported)) is not None:
+                pending.append((imported, target))
+    # A file of somebody's own nodes has its place in its module's name; its code is the same wherever it lies.
+    found[""] = found.pop(name)
+    return digest(encode(found))
+
+
+def _roots(name: str, path: Path) -> dict[str, Path]:
+    """The top-level packages whose code counts, each with the folder that holds it.
+
+    They are the module's own, and those of nodes it uses: a composite is what it calls.
+    """
+    used = {value.function.__module__ for value in vars(sys.modules[name]).values() if isinstance(value, Node)}
+    files = {name: path} | {module: Path(file) for module in used if (file := sys.modules[module].__file__)}
+    return {module.partition(".")[0]: root for module, file in files.items() if (root := _root(module, file))}
 
 
 def _root(name: str, file: Path) -> Path | None:
@@ -104,53 +152,63 @@ def _root(name: str, file: Path) -> Path | None:
     return file.parents[depth] if len(file.parents) > depth else None
 
 
+@lru_cache(maxsize=16384)
 def _module_file(root: Path, name: str) -> Path | None:
     base = root.joinpath(*name.split("."))
     return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()), None)
 
 
-@lru_cache(maxsize=4096)
-def _tree(path: str) -> ast.Module:
-    return ast.parse(Path(path).read_bytes())
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What matters of a module's file: the identity of its code and the names of modules it may import."""
+
+    identity: bytes
+    imports: tuple[str, ...]
 
 
 @lru_cache(maxsize=4096)
-def _imports(name: str, path: str) -> tuple[str, ...]:
+def _read_source(name: str, path: Path) -> _Source:
+    content = path.read_bytes()
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):  # compiled, or changed since it was imported
+        return _Source(digest(content), ())
+    imports = tuple(_imports(tree, name, path))
+    return _Source(digest(_canonical(tree)), imports)
+
+
+def _imports(tree: ast.Module, name: str, path: Path) -> set[str]:
     found: set[str] = set()
-    for item in ast.walk(_tree(path)):
+    for item in ast.walk(tree):
         if isinstance(item, ast.Import):
             found |= {alias.name for alias in item.names}
         elif isinstance(item, ast.ImportFrom):
             base = _absolute(name, path, item)
             found |= {base, *(f"{base}.{alias.name}" for alias in item.names)}
-    return tuple(sorted(found))
+    return found
 
 
-def _absolute(name: str, path: str, item: ast.ImportFrom) -> str:
+def _absolute(name: str, path: Path, item: ast.ImportFrom) -> str:
     if not item.level:
         return item.module or ""
     parts = name.split(".")
-    up = item.level - (1 if path.endswith("__init__.py") else 0)
+    up = item.level - (1 if path.name == "__init__.py" else 0)
     return ".".join([*parts[: len(parts) - up], *([item.module] if item.module else [])])
 
 
-@lru_cache(maxsize=4096)
-def _source_identity(name: str, path: str) -> bytes:
-    return digest(encode(name), _canonical(_tree(path)))
-
-
 def _canonical(tree: ast.AST) -> bytes:
-    """The tree without positions and docstrings, so that layout and wording do not change identities."""
+    """The tree without positions and docstrings, so that layout and wording do not change identities.
+
+    Takes the docstrings out of the tree it is given.
+    """
     for item in ast.walk(tree):
         if isinstance(item, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and item.body:
-            first = item.body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                first.value.value = ""
-    return f"{sys.version_info.major} {ast.dump(tree)}".encode()
+            match item.body[0]:
+                case ast.Expr(value=ast.Constant(value=str())):
+                    del item.body[0]
+                case _:
+                    pass
+    return ast.dump(tree).encode("utf-8", "surrogatepass")
 
 
 def content_identity(path: Path) -> str:

@@ -34,7 +34,7 @@ def key_of(step: "Step", keys: Mapping[str, Key | None]) -> Key | None:
                 return None
             parts.append(b"%b>%b%d;" % (encode(name), upstream, link[1]))
         elif name in files:
-            parts.append(b"%b@%b" % (encode(name), files[name].encode()))
+            parts.append(b"%b@%b" % (encode(name), encode(files[name])))
         elif name in literals:
             parts.append(b"%b=%b" % (encode(name), encode(literals[name])))
     return digest(*parts)
