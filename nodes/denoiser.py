@@ -36,9 +36,9 @@ def as_levels(sigmas: NoiseLevels) -> tuple[float, ...]:
 
 
 def guided_denoiser(
-    pool: ModelPool, model: Model, positive: Conditioning, negative: Conditioning | None, cfg: float
+    pool: ModelPool, model: Model, positive: Conditioning, negative: Conditioning | None, cfg: float, batch: int
 ) -> Denoiser:
-    """Maps (x, sigma) to the denoised latent under classifier-free guidance.
+    """Maps (x, sigma) to the denoised latent under classifier-free guidance, for `batch` latents at a time.
 
     What shares a pass depends on the prompts alone, never on free memory, so that a picture does not either.
     """
@@ -47,17 +47,18 @@ def guided_denoiser(
     negative = negative if needs_uncond(cfg) else None
     prompts = (*positive.prompts, *(negative.prompts if negative else ()))
     wanted = len(positive.prompts)
+    strengths = [prompt.strength for prompt in prompts]
+    passes = [tokens.to(pool.device) for tokens in _passes(prompts, batch)]
 
     def denoise(x: Latents, sigma: float) -> Latents:
         scaled = sampling.scale_input(x, sigma)
         timestep = float(sampling.timestep(sigma))
         predictions: list[Latents] = []
-        for tokens in _passes(prompts, len(x)):
+        for tokens in passes:
             count = len(tokens) // len(x)
-            times = torch.full((len(tokens),), timestep)
+            times = torch.full((len(tokens),), timestep, device=x.device)
             output = network(scaled.repeat(count, 1, 1, 1), times, tokens)
             predictions += [sampling.denoised(x, part, sigma) for part in output.chunk(count)]
-        strengths = [prompt.strength for prompt in prompts]
         cond = _mean(predictions[:wanted], strengths[:wanted])
         if negative is None:
             return cond

@@ -78,12 +78,15 @@ def step(
             f"this step starts at noise level {sigma:.6g}, but the state it is given stands at {state.sigma:.6g}; "
             "steps must follow one another along one schedule"
         )
-    denoise = guided_denoiser(models, model, positive, negative, cfg)
+    # From here to SamplerEnd everything stays on the network's device, so that no step waits for a copy.
+    device = models.device
+    denoise = guided_denoiser(models, model, positive, negative, cfg, len(state.x))
     if latent is not None and latent.noise_mask is not None:
-        mask = guidance.prepare_mask(latent.noise_mask, state.x.shape)
-        kept_noise = _mask_noise(state, noise, latent)
-        denoise = guidance.keep_area(denoise, mask, kept_noise, _scaled(model, latent), sampling_of(model))
-    before = State(state.x, state.history, state.sigmas, state.draws, state.denoised)
+        mask = guidance.prepare_mask(latent.noise_mask, state.x.shape).to(device)
+        kept_noise = _mask_noise(state, noise, latent).to(device)
+        denoise = guidance.keep_area(denoise, mask, kept_noise, _scaled(model, latent).to(device), sampling_of(model))
+    history = tuple(earlier.to(device) for earlier in state.history)
+    before = State(state.x.to(device), history, state.sigmas, state.draws)
     after = advance(state.sampler, before, denoise, sigma, sigma_next, _noise_source(state))
     return replace(
         state,
@@ -98,7 +101,7 @@ def step(
 
 def end(model: Model, state: SamplerState, latent: Latent | None) -> Latent:
     """Back to a latent: clean when the last noise level was 0, otherwise with the state to go on from."""
-    samples = state.x / model.latent_scale
+    samples = state.x.cpu() / model.latent_scale
     finished = state.sigma == 0
     mask = latent.noise_mask if latent else None
     if latent is not None and mask is not None and finished:
@@ -122,7 +125,7 @@ def _continues(state: SamplerState, model: Model, sampler_name: str, sigma: floa
         seed,
         model.weights.identity,
     )
-    return same and torch.equal(latent.samples, state.x / model.latent_scale)
+    return same and torch.equal(latent.samples, state.x.cpu() / model.latent_scale)
 
 
 def _mask_noise(state: SamplerState, noise: Noise | None, latent: Latent) -> Tensor:
