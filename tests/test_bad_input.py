@@ -6,12 +6,12 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from nodes.embedded import LOOMLET
 from tests.commands import Said, latentloom, opened, process, saved
@@ -63,7 +63,8 @@ def test_each_problem_of_a_workflow_is_named(tmp_path: Path, changes: Document, 
 
 
 def test_an_unknown_class_is_named_with_the_nearest_one(tmp_path: Path):
-    document = example() | {"9": {"class_type": "KSamplr", "inputs": {}}}
+    document = example()
+    document["9"] = {"class_type": "KSamplr", "inputs": {}}
     refused(latentloom("validate", saved(tmp_path, document), data=tmp_path), "did you mean 'KSampler'?")
 
 
@@ -148,8 +149,8 @@ def test_a_pickled_checkpoint_file_is_refused(tmp_path: Path):
 def test_weights_of_the_wrong_shape_are_refused(tmp_path: Path):
     def reshape(folder: Path) -> None:
         weights = next((folder / "unet").glob("*.safetensors"))
-        tensors = load_file(weights)
-        save_file({**tensors, "conv_in.weight": torch.zeros(3, 3)}, weights)
+        tensors = cast("dict[str, torch.Tensor]", cast(Any, safetensors.torch).load_file(weights))
+        cast(Any, safetensors.torch).save_file({**tensors, "conv_in.weight": torch.zeros(3, 3)}, weights)
 
     refused(broken_checkpoint(tmp_path, reshape), "conv_in.weight", "[3, 3]", code=1)
 

@@ -1,0 +1,89 @@
+"""The stages of diffusion as nodes: forward diffusion, start, step, end."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nodes.denoiser import sampling_of
+from nodes.maths.noise import initial_noise
+from nodes.sampling import basic_scheduler, disable_noise, forward_diffusion, random_noise, split_sigmas
+from nodes.trajectory import WrongLatent, end, start
+from nodes.values import Latent, Model, Noise, Sigmas, Weights
+
+MODEL = Model(Weights(Path("none"), "toy", "toy"))
+LATENT = Latent(torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)))
+
+
+def test_forward_diffusion_ends_where_the_picture_is():
+    sigmas = basic_scheduler(MODEL, "karras", 5, 1.0)
+    clean = forward_diffusion(MODEL, Noise(3), sigmas, LATENT, 5)
+    torch.testing.assert_close(clean.samples, LATENT.samples)
+
+
+def test_forward_diffusion_adds_the_noise_of_its_level():
+    sigmas = Sigmas((3.0, 1.0, 0.0))
+    noisy = forward_diffusion(MODEL, Noise(3), sigmas, LATENT, 1, "exploding")
+    noise = initial_noise((1, 4, 8, 8), 3)
+    torch.testing.assert_close(noisy.samples * MODEL.latent_scale, LATENT.samples * MODEL.latent_scale + noise)
+
+
+def test_variance_is_preserved_for_those_who_look():
+    exploding, preserving = (
+        forward_diffusion(MODEL, Noise(3), Sigmas((3.0, 0.0)), LATENT, 0, variance)
+        for variance in ("exploding", "preserving")
+    )
+    torch.testing.assert_close(preserving.samples * 10**0.5, exploding.samples)
+
+
+def test_a_level_beyond_the_schedule_is_explained():
+    with pytest.raises(ValueError, match="no noise level 3: this schedule has 2"):
+        forward_diffusion(MODEL, Noise(3), Sigmas((3.0, 0.0)), LATENT, 3)
+
+
+def test_starting_and_ending_without_a_step_returns_the_noised_latent():
+    state = start(MODEL, Noise(7), LATENT, "euler", 2.0, 7, False, 0.0)
+    back = end(MODEL, state, LATENT)
+    noise = initial_noise((1, 4, 8, 8), 7)
+    torch.testing.assert_close(back.samples * MODEL.latent_scale, LATENT.samples * MODEL.latent_scale + 2.0 * noise)
+    assert back.unfinished is state
+
+
+def test_pure_noise_starts_at_the_variance_of_training():
+    sigma = sampling_of(MODEL).sigma_max
+    state = start(MODEL, Noise(7), Latent(torch.zeros(1, 4, 8, 8)), "euler", sigma, 7, True, 0.0)
+    torch.testing.assert_close(state.x, initial_noise((1, 4, 8, 8), 7) * (1 + sigma**2) ** 0.5)
+
+
+def test_an_unfinished_latent_goes_on_only_if_it_is_untouched():
+    state = start(MODEL, Noise(7), LATENT, "euler", 2.0, 7, False, 0.0)
+    leftover = end(MODEL, state, None)
+    assert start(MODEL, disable_noise(), leftover, "euler", 2.0, 7, False, 0.0) is state
+    changed = Latent(leftover.samples + 1e-3, unfinished=state)
+    assert start(MODEL, disable_noise(), changed, "euler", 2.0, 7, False, 0.0) is not state
+    assert start(MODEL, disable_noise(), leftover, "euler", 2.0, 8, False, 0.0) is not state
+
+
+def test_a_noise_mask_leaves_the_kept_area_exactly_as_it_was():
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., 4:] = 1.0
+    masked = Latent(LATENT.samples, noise_mask=mask)
+    state = start(MODEL, random_noise(7), masked, "euler", 0.0, 7, False, 0.0)
+    finished = end(MODEL, state, masked)
+    assert torch.equal(finished.samples[..., :4], LATENT.samples[..., :4])
+
+
+def test_a_latent_of_another_family_is_refused():
+    with pytest.raises(WrongLatent, match="4 channels, but this latent has 16"):
+        start(MODEL, Noise(7), Latent(torch.zeros(1, 16, 8, 8)), "euler", 2.0, 7, False, 0.0)
+
+
+def test_a_schedule_cut_in_two_shares_the_level_at_the_cut():
+    high, low = split_sigmas(Sigmas((3.0, 2.0, 1.0, 0.0)), 1)
+    assert high.values == (3.0, 2.0) and low.values == (2.0, 1.0, 0.0)
+
+
+def test_basic_scheduler_takes_only_1_for_full_denoising():
+    assert len(basic_scheduler(MODEL, "normal", 10, 0.5).values) == 11
+    assert basic_scheduler(MODEL, "normal", 10, 0.0).values == ()
+    assert basic_scheduler(MODEL, "normal", 10, 0.5).values[0] < basic_scheduler(MODEL, "normal", 10, 1.0).values[0]
