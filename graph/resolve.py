@@ -1,8 +1,8 @@
 """From a workflow document to a graph that can run: every problem at once, in linear time, without recursion."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -54,6 +54,12 @@ def resolve(workflow: Workflow, catalogue: Catalogue, folders: Folders, targets:
     return _Resolver(workflow, catalogue, folders).graph(targets)
 
 
+MOST_SUGGESTIONS = 50
+"""Looking for the nearest name takes time; a document that is wrong everywhere needs no more of them than this."""
+MOST_CYCLES = 10
+DEEPEST_LITERAL = 100
+
+
 class _Resolver:
     def __init__(self, workflow: Workflow, catalogue: Catalogue, folders: Folders) -> None:
         self.workflow = workflow
@@ -62,6 +68,8 @@ class _Resolver:
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
         self.file_names: dict[int, Sequence[object]] = {}
+        self.suggestions: dict[tuple[str, int], str | None] = {}
+        self.cycles: list[frozenset[str]] = []
 
     def graph(self, targets: Sequence[str] | None) -> Graph:
         for node_id, used in self.workflow.items():
@@ -69,8 +77,8 @@ class _Resolver:
                 self._report(
                     "unknown_class",
                     node_id,
-                    f"there is no node called {used.class_type!r}",
-                    suggestion=nearest(used.class_type, self.catalogue),
+                    f"there is no node called {_shown(used.class_type)}",
+                    suggestion=self._nearest(used.class_type, self.catalogue),
                 )
         wanted = self._targets(targets)
         steps = [step for node_id in self._order(wanted) if (step := self._step(node_id)) is not None]
@@ -96,10 +104,10 @@ class _Resolver:
                     Problem(
                         "unknown_target",
                         f"there is no node {node_id!r} to run",
-                        suggestion=nearest(node_id, self.workflow),
+                        suggestion=self._nearest(node_id, self.workflow),
                     )
                 )
-        return [node_id for node_id in targets if node_id in self.workflow]
+        return [node_id for node_id in dict.fromkeys(targets) if node_id in self.workflow]
 
     def _node(self, used: WorkflowNode) -> AnyNode | None:
         return self.catalogue.get(used.class_type)
@@ -107,24 +115,25 @@ class _Resolver:
     def _order(self, wanted: Sequence[str]) -> list[str]:
         """What the wanted nodes need, each after its sources. A cycle is reported once, with all its nodes."""
         order: list[str] = []
-        state: dict[str, Literal["open", "done"]] = {}
+        done = -1
+        depth: dict[str, int] = {}
         for start in wanted:
             path: list[tuple[str, Iterator[str]]] = []
-            if start not in state:
-                state[start] = "open"
+            if start not in depth:
+                depth[start] = 0
                 path.append((start, self._sources(start)))
             while path:
                 node_id, sources = path[-1]
                 following = next(sources, None)
                 if following is None:
                     path.pop()
-                    state[node_id] = "done"
+                    depth[node_id] = done
                     order.append(node_id)
-                elif following not in state:
-                    state[following] = "open"
+                elif following not in depth:
+                    depth[following] = len(path)
                     path.append((following, self._sources(following)))
-                elif state[following] == "open":
-                    self._report_cycle([entry for entry, _ in path], following)
+                elif depth[following] != done and len(self.cycles) < MOST_CYCLES:
+                    self._report_cycle([entry for entry, _ in path[depth[following] :]])
         return order
 
     def _sources(self, node_id: str) -> Iterator[str]:
@@ -137,10 +146,20 @@ class _Resolver:
                 if source is not None and source[0] in self.workflow:
                     yield source[0]
 
-    def _report_cycle(self, path: list[str], closing: str) -> None:
-        around = [*path[path.index(closing) :], closing]
+    def _report_cycle(self, path: list[str]) -> None:
+        nodes = frozenset(path)
+        if nodes in self.cycles:  # two links that close the same cycle
+            return
+        self.cycles.append(nodes)
+        around = [*path, path[0]]
         names = " → ".join(f"{node_id} ({self.workflow[node_id].class_type})" for node_id in reversed(around))
-        self._report("cycle", closing, f"its result depends on itself: {names}", suggestion="remove one of these links")
+        self._report("cycle", path[0], f"its result depends on itself: {names}", suggestion="remove one of these links")
+
+    def _nearest(self, word: str, known: Iterable[object]) -> str | None:
+        asked = word, id(known)
+        if asked not in self.suggestions and len(self.suggestions) < MOST_SUGGESTIONS:
+            self.suggestions[asked] = nearest(word, known)
+        return self.suggestions.get(asked)
 
     def _step(self, node_id: str) -> Step | None:
         used = self.workflow[node_id]
@@ -215,7 +234,7 @@ class _Resolver:
                 f"it links to node {source_id!r}, which is not in this workflow",
                 input=name,
                 found=source_id,
-                suggestion=nearest(source_id, self.workflow),
+                suggestion=self._nearest(source_id, self.workflow),
             )
             return None
         source_node = self._node(source)
@@ -263,6 +282,9 @@ class _Resolver:
         if isinstance(value, dict):
             wrapped = cast("dict[str, object]", value)
             value = wrapped.get("__value__", wrapped)
+        if _deeper(value, DEEPEST_LITERAL):
+            self._report("wrong_type", node_id, f"this literal is nested more than {DEEPEST_LITERAL} deep", input=name)
+            return
         try:
             literals[name] = literal.validate(value)
         except ValidationError as error:
@@ -287,8 +309,12 @@ class _Resolver:
         try:
             files[name] = f"{value}:{content_identity(source.locate(self.folders, value))}"
         except (OSError, ValueError) as error:
-            names = self.file_names.setdefault(id(source), source.names(self.folders))
-            hint = nearest(value, names) or (f"there is: {listed(names)}" if names else "there are no such files yet")
+            if id(source) not in self.file_names:
+                self.file_names[id(source)] = source.names(self.folders)
+            names = self.file_names[id(source)]
+            hint = self._nearest(value, names) or (
+                f"there is: {listed(names)}" if names else "there are no such files yet"
+            )
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self._report(
                 "missing_file", node_id, f"{value!r} cannot be used: {reason}", input=name, found=value, suggestion=hint
@@ -337,16 +363,34 @@ _LITERAL_NAMES = {
 }
 
 
+def _deeper(value: object, levels: int) -> bool:
+    """Whether lists and objects are nested in more levels than this."""
+    layer = [value]
+    for _ in range(levels + 1):
+        layer = [inner for outer in layer for inner in _items(outer)]
+        if not layer:
+            return False
+    return True
+
+
+def _items(value: object) -> Iterable[object]:
+    match value:
+        case dict():
+            return cast("dict[str, object]", value).values()
+        case list():
+            return cast("list[object]", value)
+        case _:
+            return ()
+
+
 def _link(given: list[object]) -> Ref | None:
     match given:
-        case [str() as source, bool()]:
+        case [bool(), _] | [_, bool()]:
             return None
-        case [str() as source, int() as index]:
-            return source, index
-        case [str() as source, float() as index] if index.is_integer():
-            return source, int(index)
-        case [int() as source, int() as index] if not isinstance(source, bool):
+        case [str() | int() as source, int() as index]:
             return str(source), index
+        case [str() | int() as source, float() as index] if index.is_integer():
+            return str(source), int(index)
         case _:
             return None
 

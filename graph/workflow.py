@@ -34,8 +34,8 @@ _WORKFLOW: TypeAdapter[Workflow] = TypeAdapter(Workflow)
 def parse(text: str | bytes) -> Workflow:
     """Read a workflow from JSON text. Raises InvalidWorkflow."""
     try:
-        document: object = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        document: object = json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:  # also text that is not UTF-8 and numbers of thousands of digits
         raise _not_a_workflow(f"this is not JSON: {error}") from error
     except RecursionError as error:
         raise _not_a_workflow("this JSON is nested too deeply to be a workflow") from error
@@ -47,8 +47,9 @@ def read(document: object) -> Workflow:
     if not isinstance(document, dict):
         raise _not_a_workflow(f"a workflow is a JSON object of nodes, but this is {_json_type(document)}")
     nodes = cast("dict[str, object]", document)
-    if "class_type" not in nodes and isinstance(nodes.get("prompt"), dict):
-        nodes = cast("dict[str, object]", nodes["prompt"])
+    inner = nodes.get("prompt")
+    if isinstance(inner, dict) and "class_type" not in inner:
+        nodes = cast("dict[str, object]", inner)
     if isinstance(nodes.get("nodes"), list):
         raise _not_a_workflow(
             "this is a workflow in the editor's own format (it has a list of “nodes”)",
@@ -74,6 +75,10 @@ def _shape_problem(nodes: Mapping[str, object], location: tuple[int | str, ...])
     else:
         message = "“class_type” is missing, so it is not known which node this is"
     return Problem("not_a_workflow", message, node_id=node_id)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it contains {name}, which Python writes but JSON does not have")
 
 
 def _not_a_workflow(message: str, suggestion: str | None = None) -> InvalidWorkflow:
