@@ -25,7 +25,7 @@ class Plan(NamedTuple):
 
     small: Album = Album("pictures128", 20000, 128, seed=1)
     large: Album = Album("pictures192", 4000, 192, seed=2)
-    judging: Album = Album("judging128", 16000, 128, seed=3, held_out=0.2, kept_digits=True)
+    judging: Album = Album("judging128", 12000, 128, seed=3, held_out=0.2, kept_digits=True)
     sentences: int = 30000
     pictures: autoencoder.Schedule = autoencoder.Schedule()
     decoder: autoencoder.Schedule = autoencoder.Schedule(steps=800, learning_rate=8e-4)

@@ -45,6 +45,8 @@ def write(out: Path, folder: Path) -> None:
 def _save(module: Module, folder: Path) -> None:
     half = cast(Any, module.to(torch.float16))
     half.save_pretrained(folder, safe_serialization=True)
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def size(folder: Path) -> int:
