@@ -17,7 +17,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from graph.node import Node
-from graph.recording import Link, Recorder, recorder
+from graph.recording import Link, Recorder, owned, recorder
 from graph.workflow import Workflow, read
 
 
@@ -45,7 +45,7 @@ class WorkflowBuilder:
         for name, declared in node.inputs.items():
             given = arguments.get(name, declared.default)
             if isinstance(given, Link):
-                inputs[name] = [given.step, given.output]
+                inputs[name] = list(owned(given, self))
             elif declared.value is None:
                 literal: object = to_jsonable_python(given)
                 inputs[name] = {"__value__": literal} if isinstance(literal, list) else literal
@@ -55,7 +55,7 @@ class WorkflowBuilder:
                     f"but was given a {type(given).__name__}"
                 )
         self._nodes[node_id] = {"class_type": node.name, "inputs": inputs, "_meta": {"title": title or node.title}}
-        return tuple(Link(node_id, at) for at in range(len(node.outputs)))
+        return tuple(Link(node_id, at, self) for at in range(len(node.outputs)))
 
     def document(self) -> dict[str, Any]:
         """The workflow as ComfyUI's API-format JSON."""

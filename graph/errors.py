@@ -1,5 +1,7 @@
 """What can happen to a run."""
 
+from typing import cast
+
 from graph.problems import describe_step
 
 
@@ -18,7 +20,7 @@ class WrongResult(TypeError):
     """A node's function returned something else than it is declared to return."""
 
     def __init__(self, expected: str, found: object) -> None:
-        super().__init__(f"it should return {expected}, but it returned {type(found).__name__}")
+        super().__init__(f"it should return {expected}, but it returned {_described(found)}")
 
 
 class WrongInput(ValueError):
@@ -46,6 +48,17 @@ def describe_error(error: BaseException) -> str:
     if text and type(error).__module__.partition(".")[0] in _OWN_PACKAGES:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _described(value: object) -> str:
+    match value:
+        case None:
+            return "None"
+        case tuple():
+            return f"a tuple of {len(cast('tuple[object, ...]', value))}"
+        case _:
+            name = type(value).__name__
+            return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
 _OWN_PACKAGES = {"graph", "nodes", "server", "workflows"}

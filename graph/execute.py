@@ -3,12 +3,15 @@
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from traceback import clear_frames
 from typing import Any, cast
 
 from pydantic import ValidationError
 
+from graph.awaiting import Waiting
 from graph.cancellation import Cancellation, Progress
 from graph.errors import Cancelled, NodeError, RunFailed, WrongInput, WrongResult
 from graph.events import (
@@ -22,7 +25,7 @@ from graph.events import (
     RunStarted,
     ignore,
 )
-from graph.expand import Constant, expand
+from graph.expand import Constant, Expansion, expand
 from graph.folders import Folders
 from graph.keys import Key, key_of
 from graph.node import Node
@@ -34,7 +37,11 @@ from graph.values import Service, Ui
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run made: the outputs of its targets, what they have to show, and which steps failed."""
+    """What a run made: the outputs of its targets, what they have to show, and which steps of the document failed.
+
+    What a step inside a composite shows stands under that step's own id (`7.3`). Outputs are shared with the store and
+    with other runs: they must not be changed in place.
+    """
 
     outputs: Mapping[str, Outputs]
     shown: Mapping[str, Ui]
@@ -67,23 +74,22 @@ def run(
         return active.run(graph)
 
 
+MOST_NESTED = 100
+"""Composites inside composites; beyond this one surely calls itself."""
+
+
 @dataclass(slots=True)
-class _Closing:
-    """The end of a composite: its outputs are those of the steps it was expanded into."""
+class _Composite:
+    """A composite that was expanded: what has to be done before its end, and how far it is."""
 
     step: Step
-    key: Key | None
     results: tuple[Ref | Constant, ...]
-    started: float
-
-
-@dataclass(slots=True)
-class _Ticks:
-    """How many of a composite's steps that count as progress are done."""
-
-    step: Step
-    total: int
-    done: int = 0
+    needs: list[str]
+    depth: int
+    began: float
+    ticks: int
+    """How many of its steps count as progress."""
+    done: int
 
 
 @dataclass
@@ -96,10 +102,13 @@ class _Run:
     keys: dict[str, Key | None] = field(default_factory=dict[str, Key | None])
     values: dict[str, Outputs] = field(default_factory=dict[str, Outputs])
     uses: Counter[str] = field(default_factory=Counter[str])
-    agenda: deque[Step | _Closing] = field(default_factory=deque[Step | _Closing])
-    ticks: dict[str, _Ticks] = field(default_factory=dict[str, _Ticks])
+    agenda: deque[Step | _Composite] = field(default_factory=deque[Step | _Composite])
+    composites: dict[str, _Composite] = field(default_factory=dict[str, _Composite])
     made: set[Key] = field(default_factory=set[Key])
-    unavailable: set[str] = field(default_factory=set[str])
+    nameless: dict[str, Exception] = field(default_factory=dict[str, Exception])
+    """Steps of which no key can be made, and why."""
+    unavailable: dict[str, NodeError] = field(default_factory=dict[str, NodeError])
+    """Steps that failed or need one that did, and the failure."""
     shown: dict[str, Ui] = field(default_factory=dict[str, Ui])
     failures: list[NodeError] = field(default_factory=list[NodeError])
 
@@ -108,7 +117,8 @@ class _Run:
         status = "failed"
         self.services |= {Cancellation: self.cancellation, Folders: self.folders}
         try:
-            with asyncio.Runner() as self._runner:
+            with Waiting(self.cancellation) as self._waiting:
+                self._identify(graph.steps)
                 needed, reused = self._plan(graph.steps, graph.targets)
                 self.emit(RunStarted(tuple(step.id for step in needed), tuple(step.id for step in reused)))
                 for step in reused:
@@ -120,17 +130,24 @@ class _Run:
             outputs = {target: self.values[target] for target in graph.targets if target in self.values}
             status = "failed" if self.failures else "ok"
             return Result(outputs, self.shown, tuple(self.failures))
-        except Cancelled:
+        except (Cancelled, KeyboardInterrupt):
             status = "cancelled"
             raise
         finally:
             self.emit(RunFinished(status, time.perf_counter() - began))
 
-    def _plan(self, steps: Sequence[Step], wanted: Sequence[str]) -> tuple[list[Step], list[Step]]:
-        """The steps that have to run and those the store has, both in order. Counts the uses of every result."""
-        keys, uses = self.keys, self.uses
+    def _identify(self, steps: Sequence[Step]) -> None:
+        keys = self.keys
         for step in steps:
-            keys[step.id] = key_of(step, keys)
+            try:
+                keys[step.id] = key_of(step, keys)
+            except Exception as error:
+                keys[step.id] = None
+                self.nameless[step.id] = error
+
+    def _plan(self, steps: Sequence[Step], wanted: Iterable[str]) -> tuple[list[Step], list[Step]]:
+        """The steps that have to run and those the store has, both in order. Counts the uses of every result."""
+        uses = self.uses
         uses.update(wanted)
         needed: list[Step] = []
         reused: list[Step] = []
@@ -157,30 +174,35 @@ class _Run:
         self.values[step.id] = outputs
         return True
 
-    def _advance(self, item: Step | _Closing) -> None:
-        step = item.step if isinstance(item, _Closing) else item
-        if isinstance(item, _Closing):
-            needs = [result[0] for result in item.results if not isinstance(result, Constant)]
-        else:
-            needs = [source for source, _ in step.links.values()]
-        if self.unavailable and not self.unavailable.isdisjoint(needs):
-            self.unavailable.add(step.id)
+    def _advance(self, item: Step | _Composite) -> None:
+        """Run a step, begin a composite, or end one."""
+        ends = isinstance(item, _Composite)
+        step = item.step if ends else item
+        needs = item.needs if ends else [source for source, _ in item.links.values()]
+        failure = self._failure_of(needs) if self.unavailable else None
+        if failure is not None and not ends:
+            self.unavailable[step.id] = failure
         else:
             try:
-                if isinstance(item, _Closing):
-                    self._close(item)
+                if ends:
+                    self._end(item, failure)
+                elif step.id in self.nameless:
+                    raise self.nameless[step.id]
                 elif self.keys[step.id] in self.made and self._known(step):
                     self._reused(step)
                 elif step.node.composite:
-                    self._expand(step)
+                    self._begin(step)
                 else:
                     self._call(step)
             except Cancelled:
                 raise
-            except (Exception, SystemExit) as error:
+            except (Exception, SystemExit, asyncio.CancelledError) as error:
                 self._failed(step, error)
         for source in needs:
             self._release(source)
+
+    def _failure_of(self, needs: Iterable[str]) -> NodeError | None:
+        return next((self.unavailable[source] for source in needs if source in self.unavailable), None)
 
     def _call(self, step: Step) -> None:
         emit, node = self.emit, step.node
@@ -191,31 +213,53 @@ class _Run:
             arguments[name] = self._service(service, step)
         returned = node.function(**arguments)
         if node.is_async:
-            returned = self._runner.run(returned)
+            returned = self._waiting.result(returned)
         outputs = checked_outputs(node, returned)
         self._finish(step, outputs, began, cast(Ui, returned) if node.sink else None)
 
-    def _expand(self, step: Step) -> None:
+    def _begin(self, step: Step) -> None:
+        """Put what a composite stands for on the agenda, and its end after that."""
         self.emit(NodeStarted(step.id, step.node.name, step.title, step.parent))
         began = time.perf_counter()
-        inputs = step.node.inputs
-        known = {name: value for name, value in self._arguments(step).items() if inputs[name].known}
-        expansion = expand(step, known, self.folders)
-        results = expansion.results
-        wanted = [result[0] for result in results if not isinstance(result, Constant)]
-        needed, reused = self._plan(expansion.steps, wanted)
-        self.ticks[step.id] = _Ticks(step, sum(inner.node.progress for inner in (*needed, *reused)))
+        depth = self.composites[step.parent].depth + 1 if step.parent in self.composites else 0
+        if depth > MOST_NESTED:
+            raise RecursionError(f"composites are nested more than {MOST_NESTED} deep; does one call itself?")
+        expansion = self._expand(step)
+        needs = expansion.needs
+        needed, reused = self._plan(expansion.steps, needs)
+        ticks = sum(inner.node.progress for inner in expansion.steps)
+        done = ticks - sum(inner.node.progress for inner in (*needed, *reused))
+        whole = _Composite(step, expansion.results, needs, depth, began, ticks, done)
+        self.composites[step.id] = whole
         for inner in reused:
             self._reused(inner)
-        self.agenda.appendleft(_Closing(step, self.keys[step.id], results, began))
+        self.agenda.appendleft(whole)
         self.agenda.extendleft(reversed(needed))
 
-    def _close(self, item: _Closing) -> None:
+    def _expand(self, step: Step) -> Expansion:
+        """Run a composite's function; it must be the same graph whenever it has the same key."""
+        inputs = step.node.inputs
+        known = {name: value for name, value in self._arguments(step).items() if inputs[name].known}
+        services = {name: self._service(service, step) for name, service in step.node.services.items()}
+        expansion = expand(step, known, services, self.folders, taken=self.keys)
+        self._identify(expansion.steps)
+        if self.keys[step.id] is not None and not step.node.sink:
+            for inner in expansion.steps:
+                reason = _unforeseen(step, inner, self.keys[inner.id])
+                if reason and inner.id not in self.nameless:
+                    raise TypeError(f"{step.node.name} is declared to depend on its inputs alone, but it {reason}")
+        return expansion
+
+    def _end(self, item: _Composite, failure: NodeError | None) -> None:
+        del self.composites[item.step.id]
+        if failure is not None:
+            self._failed(item.step, failure)
+            return
         outputs = tuple(
             result.value if isinstance(result, Constant) else self.values[result[0]][result[1]]
             for result in item.results
         )
-        self._finish(item.step, outputs, item.started)
+        self._finish(item.step, checked(item.step.node, outputs), item.began)
 
     def _finish(self, step: Step, outputs: Outputs, began: float, ui: Ui | None = None) -> None:
         node, key = step.node, self.keys[step.id]
@@ -237,15 +281,17 @@ class _Run:
         """Let a finished step count for the composite it belongs to."""
         if step.parent is None or not step.node.progress:
             return
-        ticks = self.ticks[step.parent]
-        ticks.done += 1
-        whole = ticks.step
-        self.emit(NodeProgressed(whole.id, whole.node.name, whole.title, whole.parent, ticks.done, ticks.total))
+        composite = self.composites[step.parent]
+        composite.done += 1
+        whole = composite.step
+        self.emit(NodeProgressed(whole.id, whole.node.name, whole.title, whole.parent, composite.done, composite.ticks))
 
     def _failed(self, step: Step, cause: BaseException) -> None:
+        _let_go(cause)
         error = NodeError(step.id, step.node.name, step.title, cause)
-        self.unavailable.add(step.id)
-        self.failures.append(error)
+        self.unavailable[step.id] = error
+        if step.parent is None:
+            self.failures.append(error)
         self.emit(NodeFailed(step.id, step.node.name, step.title, step.parent, error))
 
     def _release(self, source: str) -> None:
@@ -266,6 +312,9 @@ class _Run:
                     details = error.errors(include_url=False, include_context=False)
                     raise WrongInput(name, literal_problem(literal, name, value, details).message) from error
             arguments[name] = value
+        for name in step.node.mutable_inputs:
+            if name in arguments:
+                arguments[name] = deepcopy(arguments[name])
         return arguments
 
     def _service(self, kind: type[Service], step: Step) -> Service:
@@ -291,7 +340,35 @@ def checked_outputs(node: Node[Any, Any], returned: object) -> Outputs:
     outputs = node.pack(returned)
     if outputs is None or len(outputs) != len(node.outputs):
         raise WrongResult(f"{len(node.outputs)} outputs", returned)
+    return checked(node, outputs)
+
+
+def checked(node: Node[Any, Any], outputs: Outputs) -> Outputs:
+    """The outputs, if each is of the type that the node declares. Raises WrongResult."""
     for output, value in zip(node.outputs, outputs, strict=True):
-        if value is None or (output.value is not None and not isinstance(value, output.value)):
+        if value is None or not isinstance(value, output.value or _PLAIN.get(output.wire, object)):
             raise WrongResult(f"{output.wire} as output {output.name!r}", value)
     return outputs
+
+
+_PLAIN: Mapping[str, Any] = {"INT": int, "FLOAT": int | float, "STRING": str, "BOOLEAN": bool}
+
+
+def _unforeseen(step: Step, inner: Step, key: Key | None) -> str | None:
+    """What a step inside a composite depends on that the composite's key does not tell."""
+    if key is None and not inner.node.sink:
+        return f"calls {inner.node.name}, whose result may differ from run to run: declare it impure"
+    unknown = set(inner.files.values()).difference(step.files.values())
+    if unknown:
+        names = ", ".join(name for name, file in inner.files.items() if file in unknown)
+        return f"chooses a file itself ({names} of {inner.node.name}): take the name as an input, or declare it impure"
+    return None
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what the frames of a failed call hold (tensors, say); the traceback keeps its lines."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

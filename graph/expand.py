@@ -1,6 +1,6 @@
 """Expanding a composite: its function runs, the nodes it calls become steps of the graph."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from graph.errors import WrongResult
 from graph.folders import Folders
 from graph.identity import content_identity
-from graph.node import Input, Node
-from graph.recording import Link, recording
+from graph.node import Input, Node, Output
+from graph.recording import Link, owned, recording
 from graph.resolve import Ref, Step, literal_problem
-from graph.values import Value
+from graph.values import Service, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,40 +29,68 @@ class Expansion:
     steps: tuple[Step, ...]
     results: tuple[Ref | Constant, ...]
 
+    @property
+    def needs(self) -> list[str]:
+        """The steps its end waits for: those its outputs come from, and those that act on the world."""
+        sources = [result[0] for result in self.results if not isinstance(result, Constant)]
+        return sources + [step.id for step in self.steps if step.node.sink]
 
-def expand(step: Step, known: Mapping[str, object], folders: Folders) -> Expansion:
+
+def expand(
+    step: Step,
+    known: Mapping[str, object],
+    services: Mapping[str, Service],
+    folders: Folders,
+    *,
+    taken: Container[str] = (),
+) -> Expansion:
     """Run a composite's function.
 
     Args:
         known: its literals (also those that arrived by a link) and its `Known[...]` values, by input name; all other
             linked inputs are passed to the function as links.
+        taken: ids that its steps must not have.
     """
-    calls = _Calls(step, known, folders)
-    arguments = dict(known)
+    calls = _Calls(step, known, folders, taken)
+    arguments = {**known, **services}
     for name, (source, output) in step.links.items():
-        arguments.setdefault(name, Link(source, output))
+        arguments.setdefault(name, Link(source, output, calls))
     with recording(calls):
         result = step.node.function(**arguments)
     outputs = step.node.pack(result)
-    if outputs is None:
+    if outputs is None or len(outputs) != len(step.node.outputs):
         raise WrongResult(f"{len(step.node.outputs)} outputs", result)
-    return Expansion(tuple(calls.steps), tuple(calls.origin(item) for item in outputs))
+    expansion = Expansion(tuple(calls.steps), tuple(calls.origin(item) for item in outputs))
+    if step.node.sink and not expansion.needs:
+        raise TypeError(f"{step.node.name} is declared to show something, but it calls no node that does")
+    return expansion
 
 
 class _Calls:
     """Takes down what a composite calls, as steps named after it: `7.0`, `7.1` …"""
 
-    def __init__(self, step: Step, known: Mapping[str, object], folders: Folders) -> None:
+    def __init__(self, step: Step, known: Mapping[str, object], folders: Folders, taken: Container[str]) -> None:
         self.step = step
         self.folders = folders
+        self.taken = taken
         self.steps: list[Step] = []
+        self.outputs: dict[Ref, Output] = {}
+        for name, ref in step.links.items():
+            self._note_type(step.node.inputs[name], ref, known.get(name))
         # A known value that is passed on stays the link it came by, so that keys do not depend on having looked at it.
         self.origins: dict[int, Ref] = {
             id(known[name]): ref for name, ref in step.links.items() if name in known and isinstance(known[name], Value)
         }
 
     def add(self, node: Node[Any, Any], arguments: Mapping[str, object], title: str | None = None) -> tuple[Link, ...]:
+        if node.sink and not self.step.node.sink:
+            raise TypeError(
+                f"{self.step.node.name} calls {node.name}, which acts on the world, so it must itself be an output "
+                f"node: declare that it returns {node.result.__name__}"
+            )
         step_id = f"{self.step.id}.{len(self.steps)}"
+        while step_id in self.taken:  # a document may use such ids too
+            step_id += "'"
         literals: dict[str, object] = {}
         links: dict[str, Ref] = {}
         files: dict[str, str] = {}
@@ -70,6 +98,7 @@ class _Calls:
             given = arguments.get(name, declared.default)
             ref = self._ref(given)
             if ref is not None:
+                self._check_link(node, declared, self.outputs[ref])
                 links[name] = ref
             elif declared.value is None:
                 literals[name] = self._literal(node, declared, given)
@@ -80,7 +109,8 @@ class _Calls:
                     "a composite can only pass on its inputs, literals and outputs of the nodes it calls"
                 )
         self.steps.append(Step(step_id, node, literals, links, files, title, parent=self.step.id))
-        return tuple(Link(step_id, at) for at in range(len(node.outputs)))
+        self.outputs |= {(step_id, at): output for at, output in enumerate(node.outputs)}
+        return tuple(Link(step_id, at, self) for at in range(len(node.outputs)))
 
     def origin(self, item: object) -> Ref | Constant:
         """Where an output of the composite comes from."""
@@ -88,8 +118,22 @@ class _Calls:
 
     def _ref(self, given: object) -> Ref | None:
         if isinstance(given, Link):
-            return given.step, given.output
+            return owned(given, self)
         return self.origins.get(id(given)) if isinstance(given, Value) else None
+
+    def _note_type(self, given: Input, ref: Ref, value: object) -> None:
+        """What is known of the type of an input: its declaration, or what it turned out to be."""
+        kind = type(value) if isinstance(value, Value) else given.value
+        before = self.outputs.get(ref)
+        if before is None or (before.value and kind and issubclass(kind, before.value)):
+            self.outputs[ref] = Output(given.name, kind, kind.kind if kind else given.wire)
+
+    def _check_link(self, node: Node[Any, Any], declared: Input, output: Output) -> None:
+        if not declared.accepts(output):
+            raise TypeError(
+                f"{self.step.node.name} passes {declared.name!r} of {node.name} {output.wire} ({output.name}), "
+                f"but it takes {declared.wire}"
+            )
 
     def _literal(self, node: Node[Any, Any], declared: Input, given: object) -> object:
         literal = declared.literal

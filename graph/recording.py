@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 class Link:
     """The output of a step that has not run yet. It can only be passed on to another node."""
 
-    __slots__ = ("output", "step")
+    __slots__ = ("output", "owner", "step")
 
-    def __init__(self, step: str, output: int) -> None:
+    def __init__(self, step: str, output: int, owner: object) -> None:
         self.step = step
         self.output = output
+        self.owner = owner
+        """The builder or the composite in which it was made, and in which alone it means something."""
 
     def __repr__(self) -> str:
         return f"<output {self.output} of step {self.step}>"
@@ -34,6 +36,13 @@ class Link:
             f"output {self.output} of step {self.step!r} is not computed yet, so {what} cannot be read here: "
             "pass it on to a node, or, in a composite, declare the parameter as Known[...]"
         )
+
+
+def owned(link: Link, owner: object) -> tuple[str, int]:
+    """Step and output of a link that was made by `owner`. Raises TypeError for a link from elsewhere."""
+    if link.owner is not owner:
+        raise TypeError(f"{link!r} was made in another workflow or composite, where it has to stay")
+    return link.step, link.output
 
 
 class Recorder(Protocol):
