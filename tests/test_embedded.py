@@ -1,6 +1,7 @@
 """The embedded model: what ships, what it was taught, and whether it paints what it is asked for."""
 
 import random
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -19,8 +20,12 @@ from nodes.embedded.training.vocabulary import HELD_OUT, OBJECTS, Attributes, en
 
 
 @pytest.fixture(scope="module")
-def painter() -> Painter:
-    return Painter.shipped(LOOMLET, steps=12)
+def painter() -> Iterator[Painter]:
+    """Paints with one thread: on a busy machine two of them mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Painter.shipped(LOOMLET, steps=12)
+    torch.set_num_threads(threads)
 
 
 def test_model_and_judge_are_small() -> None:
@@ -29,7 +34,7 @@ def test_model_and_judge_are_small() -> None:
 
 
 def test_loads_in_the_pipeline_of_diffusers() -> None:
-    pipeline = cast(Any, StableDiffusionPipeline).from_pretrained(LOOMLET, torch_dtype=torch.float32)
+    pipeline = cast(Any, StableDiffusionPipeline).from_pretrained(LOOMLET).to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     made = pipeline("a red house on a white background", num_inference_steps=2, height=128, width=128)
     assert made.images[0].size == (128, 128)

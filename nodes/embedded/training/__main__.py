@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     judging: Album = Album("judging128", 12000, 128, seed=3, held_out=0.2, kept_digits=True)
     sentences: int = 30000
     pictures: autoencoder.Schedule = autoencoder.Schedule()
-    decoder: autoencoder.Schedule = autoencoder.Schedule(steps=800, learning_rate=8e-4)
+    decoder: autoencoder.Schedule = autoencoder.Schedule(steps=600, learning_rate=8e-4)
     words: text_encoder.Schedule = text_encoder.Schedule()
     velocity: unet.Schedule = unet.Schedule()
     measured: int = 600

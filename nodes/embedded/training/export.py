@@ -36,7 +36,7 @@ def write(out: Path, folder: Path) -> None:
     _save(text_encoder.load(out / "text_encoder.pt", words), part / "text_encoder")
     _save(unet.load_average(out / "unet.pt"), part / "unet")
     _save(autoencoder.load(out), part / "vae")
-    scheduler = EulerDiscreteScheduler(**SCHEDULE, timestep_spacing="linspace", steps_offset=0)
+    scheduler = EulerDiscreteScheduler(**SCHEDULE, timestep_spacing="linspace", steps_offset=1)
     cast(Any, scheduler).save_pretrained(part / "scheduler")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

@@ -40,7 +40,7 @@ class Painter(NamedTuple):
         """From a checkpoint folder in diffusers layout."""
 
         def part(kind: Any, name: str) -> Any:
-            return kind.from_pretrained(folder / name, torch_dtype=torch.float32, local_files_only=True).eval()
+            return kind.from_pretrained(folder / name, local_files_only=True).float().eval()
 
         return cls(
             tokenizer.load(folder / "tokenizer"),

@@ -40,7 +40,7 @@ CONFIG: dict[str, Any] = {
 class Schedule(NamedTuple):
     """How long and how hard, per process."""
 
-    steps: int = 10500
+    steps: int = 9500
     batch: int = 16
     large_batch: int = 7
     large_from: float = 0.5
