@@ -33,6 +33,8 @@ def test_model_and_judge_are_small() -> None:
     assert JUDGE.stat().st_size <= 1.5e6
 
 
+# diffusers hands a torch tensor to numpy in a way that numpy 2 discourages.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 def test_loads_in_the_pipeline_of_diffusers() -> None:
     pipeline = cast(Any, StableDiffusionPipeline).from_pretrained(LOOMLET).to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
