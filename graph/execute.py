@@ -27,7 +27,7 @@ from graph.events import (
 )
 from graph.expand import Constant, Expansion, expand
 from graph.folders import Folders
-from graph.keys import Key, key_of
+from graph.keys import Key, Origin, key_of, origins_key
 from graph.node import Node
 from graph.recording import recording
 from graph.resolve import Graph, Ref, Step, literal_problem
@@ -104,6 +104,7 @@ class _Run:
     uses: Counter[str] = field(default_factory=Counter[str])
     agenda: deque[Step | _Composite] = field(default_factory=deque[Step | _Composite])
     composites: dict[str, _Composite] = field(default_factory=dict[str, _Composite])
+    origins: dict[Ref, Origin] = field(default_factory=dict[Ref, Origin])
     made: set[Key] = field(default_factory=set[Key])
     nameless: dict[str, Exception] = field(default_factory=dict[str, Exception])
     """Steps of which no key can be made, and why."""
@@ -140,7 +141,7 @@ class _Run:
         keys = self.keys
         for step in steps:
             try:
-                keys[step.id] = key_of(step, keys)
+                keys[step.id] = key_of(step, keys, self.origins)
             except Exception as error:
                 keys[step.id] = None
                 self.nameless[step.id] = error
@@ -172,7 +173,18 @@ class _Run:
         if outputs is None:
             return False
         self.values[step.id] = outputs
+        if step.node.composite:
+            self._note_origins(step, cast("tuple[Origin | None, ...]", self.store.get(origins_key(key)) or ()))
         return True
+
+    def _note_origins(self, step: Step, origins: tuple[Origin | None, ...]) -> None:
+        self.origins |= {(step.id, at): origin for at, origin in enumerate(origins) if origin is not None}
+
+    def _origin(self, result: Ref | Constant) -> Origin | None:
+        if isinstance(result, Constant):
+            return None
+        key = self.keys[result[0]]
+        return self.origins.get(result) or ((key, result[1]) if key is not None else None)
 
     def _advance(self, item: Step | _Composite) -> None:
         """Run a step, begin a composite, or end one."""
@@ -260,6 +272,11 @@ class _Run:
             for result in item.results
         )
         self._finish(item.step, checked(item.step.node, outputs), item.began)
+        key = self.keys[item.step.id]
+        if key is not None and not item.step.node.sink:
+            origins = tuple(self._origin(result) for result in item.results)
+            self._note_origins(item.step, origins)
+            self.store.put(origins_key(key), origins)
 
     def _finish(self, step: Step, outputs: Outputs, began: float, ui: Ui | None = None) -> None:
         node, key = step.node, self.keys[step.id]

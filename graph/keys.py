@@ -14,14 +14,25 @@ Key = bytes
 """32 bytes that name a result. None in place of a key: the result has no identity and is never reused."""
 
 
+Origin = tuple[Key, int]
+"""Where an output of a composite comes from: the key of the step inside and the output of that."""
+
+
 @lru_cache(maxsize=8192)
 def node_identity(node: Node[Any, Any]) -> bytes:
     """Identity of a node type: its name, its declared version and its code."""
     return digest(b"node", encode(node.name), encode(node.version), code_identity(node.function))
 
 
-def key_of(step: "Step", keys: Mapping[str, Key | None]) -> Key | None:
-    """The key of a step, from its literals, its files and the keys upstream (`keys`, by step id)."""
+def key_of(
+    step: "Step", keys: Mapping[str, Key | None], origins: Mapping[tuple[str, int], Origin] | None = None
+) -> Key | None:
+    """The key of a step, from its literals, its files and the keys upstream (`keys`, by step id).
+
+    Args:
+        origins: of outputs of composites that have been expanded. A step inside another composite goes by them, so
+            that it is the same whether the steps before it were called one by one or by one composite.
+    """
     if step.node.impure:
         return None
     parts = [node_identity(step.node)]
@@ -29,12 +40,17 @@ def key_of(step: "Step", keys: Mapping[str, Key | None]) -> Key | None:
     for name in step.node.inputs:
         link = links.get(name)
         if link is not None:
-            upstream = keys[link[0]]
+            upstream, output = (origins and origins.get(link)) or (keys[link[0]], link[1])
             if upstream is None or name in step.node.file_inputs:
                 return None
-            parts.append(b"%b>%b%d;" % (encode(name), upstream, link[1]))
+            parts.append(b"%b>%b%d;" % (encode(name), upstream, output))
         elif name in files:
             parts.append(b"%b@%b" % (encode(name), encode(files[name])))
         elif name in literals:
             parts.append(b"%b=%b" % (encode(name), encode(literals[name])))
     return digest(*parts)
+
+
+def origins_key(key: Key) -> Key:
+    """The name under which the origins of a composite's outputs are kept."""
+    return digest(b"origins", key)

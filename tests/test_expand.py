@@ -144,6 +144,22 @@ def test_identical_composites_are_expanded_once():
     assert ran == ["steps", "stretch 0", "stretch 1", "stretch 2"]
 
 
+def test_steps_are_the_same_one_by_one_or_in_one_composite():
+    @composite("Step")
+    def step(yarn: Yarn, at: int) -> Yarn:
+        return stretch(yarn, by=at)
+
+    loom = world(step)
+    loom.value(whole("Steps", count=4))
+    ran.clear()
+    document: dict[str, Any] = {"spin": use("Spin"), "0": use("Step", yarn=["spin", 0], at=0)}
+    document |= {str(at): use("Step", yarn=[str(at - 1), 0], at=at) for at in range(1, 4)}
+    loom.value(document, "2")
+    assert ran == []
+    assert loom.value(document, "3") == Yarn("red", 7)
+    assert ran == []
+
+
 def test_progress_counts_the_steps_that_are_there_already():
     loom = world()
     loom.value(whole("Steps", count=3))
