@@ -85,7 +85,12 @@ def installed_nodes() -> Catalogue:
             raise OwnNodesError(
                 Path(entry.value), f"the entry point {entry.name!r} cannot be loaded: {error}"
             ) from error
-        found += (loaded if isinstance(loaded, Catalogue) else Catalogue.gather(cast(ModuleType, loaded))).values()
+        if not isinstance(loaded, Catalogue | ModuleType):
+            kind = type(cast(object, loaded)).__name__
+            raise OwnNodesError(
+                Path(entry.value), f"the entry point {entry.name!r} is of type {kind}, not a module of nodes"
+            )
+        found += (loaded if isinstance(loaded, Catalogue) else Catalogue.gather(loaded)).values()
     return Catalogue(found)
 
 
@@ -102,7 +107,9 @@ def _module(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:
         del sys.modules[name]
-        raise OwnNodesError(path, f"{type(error).__name__}: {error}") from error
+        if isinstance(error, Exception | SystemExit):
+            raise OwnNodesError(path, f"{type(error).__name__}: {error}") from error
+        raise
     return module
