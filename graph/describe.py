@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from graph.catalogue import AnyNode, Catalogue
 from graph.folders import Folders
 from graph.literals import LiteralType
@@ -20,7 +22,8 @@ def node_info(node: AnyNode, folders: Folders) -> Json:
     required: Json = {}
     optional: Json = {}
     for name, declared in node.inputs.items():
-        place = optional if declared.value is not None and not declared.required else required
+        # As the incumbent does: an input that has a widget with a default is required, one that can stay empty is not.
+        place = optional if declared.default is None else required
         place[name] = _input_info(declared, folders)
     info: Json = {
         "input": {"required": required, **({"optional": optional} if optional else {})},
@@ -41,6 +44,7 @@ def node_info(node: AnyNode, folders: Folders) -> Json:
 def node_schema(node: AnyNode, folders: Folders) -> Json:
     """A JSON Schema of the node's `inputs` object; links are `["node id", output index]`."""
     properties: Json = {}
+    definitions: Json = {}
     for name, declared in node.inputs.items():
         link: Json = {
             "type": "array",
@@ -53,10 +57,14 @@ def node_schema(node: AnyNode, folders: Folders) -> Json:
             properties[name] = link
             continue
         literal = declared.literal.json_schema()
+        definitions |= literal.pop("$defs", {})
         if declared.literal.source is not None:
             literal["enum"] = list(declared.literal.choices_now(folders))
         if not declared.required:
-            literal["default"] = declared.default
+            literal["default"] = to_jsonable_python(declared.default)
+        if not declared.literal.plain:
+            # A list as it stands would be taken for a link.
+            literal = {"type": "object", "properties": {"__value__": literal}, "required": ["__value__"]}
         properties[name] = {"anyOf": [literal, link]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -65,6 +73,7 @@ def node_schema(node: AnyNode, folders: Folders) -> Json:
         "type": "object",
         "properties": properties,
         "required": [name for name, declared in node.inputs.items() if declared.required],
+        **({"$defs": definitions} if definitions else {}),
     }
 
 
@@ -80,9 +89,9 @@ def _input_info(declared: Input, folders: Folders) -> list[Any]:
 def _options(declared: Input, literal: LiteralType) -> Json:
     options: Json = {}
     if not declared.required and declared.default is not None:
-        options["default"] = declared.default
+        options["default"] = to_jsonable_python(declared.default)
     limits = literal.limits
-    whole = literal.base is int
+    whole = literal.wire == "INT"
     if limits.least is not None or limits.above is not None:
         options["min"] = limits.least if limits.least is not None else _beyond(limits.above, whole, 1)
     if limits.most is not None or limits.below is not None:
