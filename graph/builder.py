@@ -10,11 +10,12 @@ workflow.save("picture.json")
 import json
 from collections.abc import Mapping
 from contextvars import Token
+from copy import deepcopy
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from graph.node import Node
 from graph.recording import Link, Recorder, owned, recorder
@@ -47,8 +48,7 @@ class WorkflowBuilder:
             if isinstance(given, Link):
                 inputs[name] = list(owned(given, self))
             elif declared.value is None:
-                literal: object = to_jsonable_python(given)
-                inputs[name] = {"__value__": literal} if isinstance(literal, list) else literal
+                inputs[name] = _as_json(node, name, given)
             elif given is not None:
                 raise TypeError(
                     f"{node.name} takes the output of a node as {name!r} ({declared.wire}), "
@@ -59,7 +59,7 @@ class WorkflowBuilder:
 
     def document(self) -> dict[str, Any]:
         """The workflow as ComfyUI's API-format JSON."""
-        return dict(self._nodes)
+        return deepcopy(self._nodes)
 
     def workflow(self) -> Workflow:
         return read(self.document())
@@ -69,3 +69,11 @@ class WorkflowBuilder:
         path = Path(path)
         path.write_text(json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
+
+
+def _as_json(node: Node[Any, Any], name: str, given: object) -> object:
+    try:
+        literal: object = to_jsonable_python(given)
+    except PydanticSerializationError as error:
+        raise TypeError(f"{node.name} cannot be given this as {name!r}, as it is not JSON: {error}") from error
+    return {"__value__": literal} if isinstance(literal, list) else literal

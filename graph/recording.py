@@ -26,6 +26,16 @@ class Link:
     def __bool__(self) -> NoReturn:
         raise TypeError(self._not_yet("its truth"))
 
+    def _refuse(self, *others: object) -> NoReturn:
+        raise TypeError(self._not_yet("its value"))
+
+    # Without these, Python would compare identities, or say that a Link cannot do it but not why.
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __len__ = __iter__ = __getitem__ = __contains__ = __int__ = __float__ = __index__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __abs__ = _refuse
+    __hash__ = object.__hash__
+
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)
