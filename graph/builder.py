@@ -76,4 +76,5 @@ def _as_json(node: Node[Any, Any], name: str, given: object) -> object:
         literal: object = to_jsonable_python(given)
     except PydanticSerializationError as error:
         raise TypeError(f"{node.name} cannot be given this as {name!r}, as it is not JSON: {error}") from error
-    return {"__value__": literal} if isinstance(literal, list) else literal
+    wrapped: object = {"__value__": literal}
+    return wrapped if isinstance(literal, list) else literal
