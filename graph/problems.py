@@ -56,7 +56,12 @@ class InvalidWorkflow(ValueError):
 def describe_step(node_id: str | None, class_name: str | None, title: str | None) -> str:
     """How every message names a step: `node 3 (KSampler “First pass”)`."""
     name = class_name or "?"
-    return f"node {node_id} ({name} “{title}”)" if title and title != name else f"node {node_id} ({name})"
+    return f"node {node_id} ({name} “{title}”)" if title and not same_name(title, name) else f"node {node_id} ({name})"
+
+
+def same_name(title: str, class_name: str) -> bool:
+    """Whether a title says no more than the class, as an editor's default titles do (`VAE Decode`, `VAEDecode`)."""
+    return title.replace(" ", "").casefold() == class_name.casefold()
 
 
 def nearest(word: object, known: Iterable[object]) -> str | None:

@@ -20,6 +20,7 @@ from graph.events import (
     RunFinished,
     RunStarted,
 )
+from graph.problems import same_name
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -42,17 +43,17 @@ class Account:
                 self.files += paths_of(event)
                 if event.parent is None:
                     self.times[event.node_id] = (named(event), event.seconds)
-            case NodeFailed():
+            case NodeFailed(parent=None):
                 self.failures.append(str(event.error))
             case _:
                 pass
 
 
 def named(event: NodeStarted | NodeReused | NodeProgressed | NodeFinished | NodeFailed) -> str:
-    """A step as a person knows it."""
-    return (
-        f"{event.title} ({event.class_name})" if event.title and event.title != event.class_name else event.class_name
-    )
+    """A step as a person knows it: by its title, and its class where the title does not tell it."""
+    if event.title is None or same_name(event.title, event.class_name):
+        return event.class_name
+    return f"{event.title} ({event.class_name})"
 
 
 def paths_of(event: NodeFinished) -> list[Path]:
@@ -73,7 +74,7 @@ class Lines:
                 self._say(f"reused    {event.node_id:>4}  {named(event)}")
             case NodeFinished(parent=None):
                 self._say(f"ran       {event.node_id:>4}  {named(event)}  {event.seconds:.2f} s")
-            case NodeFailed():
+            case NodeFailed(parent=None):
                 self._say(f"failed    {event.node_id:>4}  {named(event)}")
             case _:
                 pass
