@@ -36,11 +36,14 @@ CONFIG: dict[str, Any] = {
     "norm_num_groups": 16,
 }
 
+PAIRS = 1.7
+"""Two objects are the hardest to learn: their pictures come up this much more often."""
+
 
 class Schedule(NamedTuple):
     """How long and how hard, per process."""
 
-    steps: int = 9500
+    steps: int = 11000
     batch: int = 16
     large_batch: int = 7
     large_from: float = 0.5
@@ -51,10 +54,11 @@ class Schedule(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """Pictures of one size: their latents and what they show."""
+    """Pictures of one size: their latents, what they show, and how often each is looked at."""
 
     latents: Float[Tensor, "count 4 height width"]
     attributes: list[Attributes]
+    weights: Float[Tensor, " count"]
 
 
 def build() -> UNet2DConditionModel:
@@ -63,7 +67,9 @@ def build() -> UNet2DConditionModel:
 
 def lesson(album: Album, folder: Path) -> Lesson:
     latents = np.load(folder / f"{album.name}.latents.npy")
-    return Lesson(torch.tensor(latents).float(), album.attributes())
+    attributes = album.attributes()
+    weights = torch.tensor([PAIRS if each.object2 else 1.0 for each in attributes])
+    return Lesson(torch.tensor(latents).float(), attributes, weights)
 
 
 class Pupil:
@@ -88,7 +94,7 @@ class Pupil:
         schedule = self.schedule
         is_large = step >= schedule.large_from * schedule.steps and step % 4 == 3
         source, count = (large, schedule.large_batch) if is_large else (small, schedule.batch)
-        chosen = torch.randint(0, len(source.latents), (count,), generator=self.generator)
+        chosen = torch.multinomial(source.weights, count, generator=self.generator)
         text = self.listen([source.attributes[int(i)] for i in chosen], LENGTH if step % 12 == 11 else SHORT)
         clean = source.latents[chosen]
         noise = torch.randn(clean.shape, generator=self.generator)
