@@ -1,5 +1,7 @@
 """Noise as torch, the reference and torchsde draw it, and pure in every draw."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -126,3 +128,8 @@ def test_brownian_increments_add_up_and_have_unit_variance() -> None:
 def test_an_increment_without_length_is_refused(step: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="no Brownian increment"):
         PATH(0, *step)
+
+
+def test_only_a_brownian_path_imports_torchsde() -> None:
+    program = "import sys; from nodes import trajectory; assert 'torchsde' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -8,7 +8,6 @@ from threading import Lock
 from typing import cast
 
 import torch
-import torchsde  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 from nodes.maths.model_sampling import Latents
@@ -110,6 +109,8 @@ class _Tree:
     """torchsde's tree, with types, and a lock around its caches."""
 
     def __init__(self, path: BrownianNoise) -> None:
+        import torchsde  # pyright: ignore[reportMissingTypeStubs]  # here, because few samplers need it
+
         self.start, self.end = round(path.sigma_min, 6), round(path.sigma_max, 6)
         self._increment = cast(
             Callable[[float, float], Tensor],
