@@ -166,15 +166,13 @@ def encode_png(
     return file.getvalue()
 
 
-def read_png_text(path: Path) -> dict[str, str]:
-    """The texts in a PNG file, such as `prompt` and `workflow`, without decoding the picture. Raises PictureError."""
-    try:
-        with path.open("rb") as file:
-            if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
-                raise PictureError(path, "it is not a PNG file, so it carries no workflow. Choose a PNG.")
-            return dict(text for kind, data in _text_chunks(file) if (text := _text(kind, data)))
-    except OSError as error:
-        raise PictureError(path, f"it cannot be read ({error.strerror}). Check the name.") from error
+def png_texts(content: bytes) -> dict[str, str]:
+    """The texts in a PNG file, such as `prompt` and `workflow`, without decoding the picture; none if it is no PNG."""
+    if not content.startswith(PNG_SIGNATURE):
+        return {}
+    file = io.BytesIO(content)
+    file.seek(len(PNG_SIGNATURE))
+    return dict(text for kind, data in _text_chunks(file) if (text := _text(kind, data)))
 
 
 def _text_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:

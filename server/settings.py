@@ -54,7 +54,6 @@ def wrong_requests() -> Generator[None]:
     """Turn whatever is wrong with a request into a message for the person who made it."""
     from graph.catalogue import DuplicateNode, OwnNodesError
     from graph.problems import InvalidWorkflow
-    from nodes.file_errors import PictureError
     from workflows.documents import UnreadableDocument
 
     try:
@@ -64,5 +63,5 @@ def wrong_requests() -> Generator[None]:
         heading = "this workflow cannot run:" if count == 1 else f"this workflow cannot run, for {count} reasons:"
         lines = "\n".join(f"  • {problem}" for problem in error.problems)
         raise WrongRequest(f"{heading}\n{lines}") from error
-    except (UnreadableDocument, OwnNodesError, DuplicateNode, PictureError) as error:
+    except (UnreadableDocument, OwnNodesError, DuplicateNode) as error:
         raise WrongRequest(str(error)) from error

@@ -30,7 +30,7 @@ class Said:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def latentloom(*words: str | Path, data: Path, given: str | None = None) -> Said:
+def latentloom(*words: str | Path, data: Path, given: str | bytes | None = None) -> Said:
     """Run a command in this process with a data folder of its own."""
     result = CliRunner().invoke(main, ["--data", str(data), *map(str, words)], input=given)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception

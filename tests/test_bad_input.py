@@ -1,6 +1,5 @@
 """Every kind of bad input, through the command line: one clear message, no traceback, a non-zero exit code."""
 
-import json
 import resource
 import shutil
 import struct
@@ -218,11 +217,3 @@ def test_a_node_that_takes_a_built_in_name_is_refused(tmp_path: Path):
         "from graph.node import node\n\n@node('KSampler')\ndef mine(a: int = 0) -> int:\n    return a\n"
     )
     refused(latentloom("--nodes", tmp_path / "mine.py", "nodes", data=tmp_path), "two nodes are called 'KSampler'")
-
-
-def test_a_message_in_a_png_that_is_not_json_is_refused(tmp_path: Path):
-    from nodes.picture_files import encode_png
-
-    pixels = torch.zeros(4, 4, 3, dtype=torch.uint8).numpy()
-    (tmp_path / "odd.png").write_bytes(encode_png(pixels, {"prompt": json.dumps({"1": 2})}))
-    refused(latentloom("run", tmp_path / "odd.png", data=tmp_path), "a number")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.picture_files import read_png_text
+from nodes.picture_files import png_texts
 from tests.commands import latentloom, opened, process, saved
 from workflows.examples import build
 
@@ -16,7 +16,7 @@ def test_a_prompt_becomes_a_picture_that_carries_its_workflow(tmp_path: Path):
     assert said.code == 0
     (picture,) = said.files
     assert opened(picture).size == (128, 128)
-    assert json.loads(read_png_text(picture)["prompt"])["5"]["inputs"]["steps"] == 2
+    assert json.loads(png_texts(picture.read_bytes())["prompt"])["5"]["inputs"]["steps"] == 2
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path):
@@ -58,7 +58,7 @@ def test_json_prints_one_event_per_line(tmp_path: Path):
 @pytest.mark.parametrize("name", ["Prompt", "2"])
 def test_set_finds_a_node_by_title_or_id(tmp_path: Path, name: str):
     said = latentloom("run", "text_to_image", *QUICK, "--set", f"{name}.text=a blue boat", data=tmp_path)
-    prompt = json.loads(read_png_text(said.files[0])["prompt"])
+    prompt = json.loads(png_texts(said.files[0].read_bytes())["prompt"])
     assert said.code == 0
     assert [node["inputs"]["text"] for node in prompt.values() if node["_meta"]["title"] == "Prompt"] == ["a blue boat"]
 

@@ -15,7 +15,7 @@ from graph.errors import Cancelled
 from graph.events import Event
 from nodes import images, saving
 from nodes.latent_files import decode_latent
-from nodes.picture_files import read_png_text
+from nodes.picture_files import png_texts
 from nodes.saving import SavedFiles
 from tests.running import Bench, Outcome, any_image, any_latent
 
@@ -57,7 +57,7 @@ def test_the_default_prefix_is_the_references():
 def test_a_saved_picture_carries_its_workflow(bench: Bench):
     workflow = saving_pictures()
     (path,) = saved(bench.run(workflow, extra={"workflow": {"nodes": [], "title": "Größe"}})).paths
-    texts = {name: json.loads(text) for name, text in read_png_text(path).items()}
+    texts = {name: json.loads(text) for name, text in png_texts(path.read_bytes()).items()}
     assert texts == {"prompt": workflow.document(), "workflow": {"nodes": [], "title": "Größe"}}
 
 
@@ -84,7 +84,7 @@ def test_a_preview_goes_to_the_temporary_files_under_a_new_name(bench: Bench):
     assert first.paths[0].parent == bench.folders.temp
     assert first.paths[0].name.startswith("ComfyUI_temp_") and first.paths != second.paths
     assert first.to_json()["images"][0]["type"] == "temp"
-    assert json.loads(read_png_text(first.paths[0])["prompt"]) == workflow.document()
+    assert json.loads(png_texts(first.paths[0].read_bytes())["prompt"]) == workflow.document()
 
 
 def test_a_latent_is_saved_with_its_workflow(bench: Bench):
@@ -119,7 +119,7 @@ def test_cancelling_stops_between_two_pictures_and_leaves_whole_files(bench: Ben
 def test_a_prefix_that_leaves_the_output_folder_is_one_failure(bench: Bench, prefix: str):
     failure = bench.run(saving_pictures(prefix)).failure
     assert "Use a filename_prefix that stays in there" in str(failure)
-    assert str(failure).startswith("node 3 (SaveImage “Save Image”) failed: Cannot save to ")
+    assert str(failure).startswith("node 3 (SaveImage) failed: Cannot save to ")
 
 
 def test_a_file_in_place_of_the_output_folder_is_one_failure(bench: Bench):
