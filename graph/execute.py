@@ -27,7 +27,7 @@ from graph.events import (
 )
 from graph.expand import Constant, Expansion, expand
 from graph.folders import Folders
-from graph.keys import Key, Origin, key_of, origins_key
+from graph.keys import Key, Origin, identities, key_of, origins_key
 from graph.node import Node
 from graph.recording import recording
 from graph.resolve import Graph, Ref, Step, literal_problem
@@ -117,6 +117,7 @@ class _Run:
         began = time.perf_counter()
         status = "failed"
         self.services |= {Cancellation: self.cancellation, Folders: self.folders}
+        self.identities = identities(self.services)
         try:
             with Waiting(self.cancellation) as self._waiting:
                 self._identify(graph.steps)
@@ -135,13 +136,13 @@ class _Run:
             status = "cancelled"
             raise
         finally:
-            self.emit(RunFinished(status, time.perf_counter() - began))
+            self.emit(RunFinished(status, _since(began)))
 
     def _identify(self, steps: Sequence[Step]) -> None:
         keys = self.keys
         for step in steps:
             try:
-                keys[step.id] = key_of(step, keys, self.origins)
+                keys[step.id] = key_of(step, keys, self.origins, self.identities)
             except Exception as error:
                 keys[step.id] = None
                 self.nameless[step.id] = error
@@ -276,18 +277,18 @@ class _Run:
         if key is not None and not item.step.node.sink:
             origins = tuple(self._origin(result) for result in item.results)
             self._note_origins(item.step, origins)
-            self.store.put(origins_key(key), origins)
+            self.store.put(origins_key(key), origins, class_name=item.step.node.name, seconds=_since(item.began))
 
     def _finish(self, step: Step, outputs: Outputs, began: float, ui: Ui | None = None) -> None:
-        node, key = step.node, self.keys[step.id]
+        node, key, seconds = step.node, self.keys[step.id], _since(began)
         if self.uses[step.id]:
             self.values[step.id] = outputs
         if key is not None and not node.sink:
-            self.store.put(key, outputs)
+            self.store.put(key, outputs, class_name=node.name, seconds=seconds)
             self.made.add(key)
         if ui is not None:
             self.shown[step.id] = ui
-        self.emit(NodeFinished(step.id, node.name, step.title, step.parent, time.perf_counter() - began, ui))
+        self.emit(NodeFinished(step.id, node.name, step.title, step.parent, seconds, ui))
         self._tick(step)
 
     def _reused(self, step: Step) -> None:
@@ -346,6 +347,10 @@ class _Run:
         if service is None:
             raise LookupError(f"the node needs the service {kind.__name__}, which this engine does not have")
         return service
+
+
+def _since(began: float) -> float:
+    return time.perf_counter() - began
 
 
 def checked_outputs(node: Node[Any, Any], returned: object) -> Outputs:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from graph.identity import code_identity, digest, encode
 from graph.node import Node
+from graph.values import Service
 
 if TYPE_CHECKING:
     from graph.resolve import Step
@@ -25,13 +26,17 @@ def node_identity(node: Node[Any, Any]) -> bytes:
 
 
 def key_of(
-    step: "Step", keys: Mapping[str, Key | None], origins: Mapping[tuple[str, int], Origin] | None = None
+    step: "Step",
+    keys: Mapping[str, Key | None],
+    origins: Mapping[tuple[str, int], Origin] | None = None,
+    services: Mapping[type[Service], str] | None = None,
 ) -> Key | None:
     """The key of a step, from its literals, its files and the keys upstream (`keys`, by step id).
 
     Args:
         origins: of outputs of composites that have been expanded. A step inside another composite goes by them, so
             that it is the same whether the steps before it were called one by one or by one composite.
+        services: the identities of services that have one. A composite may call nodes that take any of them.
     """
     if step.node.impure:
         return None
@@ -48,7 +53,16 @@ def key_of(
             parts.append(b"%b@%b" % (encode(name), encode(files[name])))
         elif name in literals:
             parts.append(b"%b=%b" % (encode(name), encode(literals[name])))
+    for kind, identity in services.items() if services else ():
+        if step.node.composite or kind in step.node.services.values():
+            parts.append(b"%b!%b" % (encode(f"{kind.__module__}.{kind.__qualname__}"), encode(identity)))
     return digest(*parts)
+
+
+def identities(services: Mapping[type[Service], Service]) -> dict[type[Service], str]:
+    """The services that state an identity, always in the same order."""
+    stated = {kind: service.identity for kind, service in services.items() if service.identity}
+    return dict(sorted(stated.items(), key=lambda item: (item[0].__module__, item[0].__qualname__)))
 
 
 def origins_key(key: Key) -> Key:

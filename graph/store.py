@@ -1,4 +1,4 @@
-"""The store: results by key. This tier is memory, bounded by bytes, least recently used out."""
+"""The store: results by key. This tier is memory, bounded by bytes, least recently used out; another is the disk."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -18,8 +18,17 @@ class Store(Protocol):
         """The outputs kept under the key, or None."""
         ...
 
-    def put(self, key: Key, outputs: Outputs) -> None:
-        """Keep outputs under the key, if there is room for them at all."""
+    def put(self, key: Key, outputs: Outputs, *, class_name: str = "", seconds: float = 0.0) -> None:
+        """Keep outputs under the key, if there is room for them at all.
+
+        Args:
+            class_name: of the node that made them.
+            seconds: how long it took, which is what keeping them saves.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Wait until everything so far is where it will stay."""
         ...
 
 
@@ -58,7 +67,7 @@ class MemoryStore:
             self._entries.move_to_end(key)
             return entry[0]
 
-    def put(self, key: Key, outputs: Outputs) -> None:
+    def put(self, key: Key, outputs: Outputs, *, class_name: str = "", seconds: float = 0.0) -> None:
         nbytes = size_of(outputs)
         with self._lock:
             known = self._entries.pop(key, None)
@@ -72,3 +81,6 @@ class MemoryStore:
                 _, (_, freed) = self._entries.popitem(last=False)
                 self.nbytes -= freed
                 self.statistics.evictions += 1
+
+    def flush(self) -> None:
+        """Memory is at once where it will stay."""

@@ -26,7 +26,10 @@ class Value:
 
 
 class Service:
-    """What the engine hands to a node beside its inputs. Never part of a key."""
+    """What the engine hands to a node beside its inputs. It is not part of a key, unless results depend on it."""
+
+    identity: str = ""
+    """What tells two services apart that lead to different results; it then enters the keys of their nodes."""
 
 
 class Ui:

@@ -58,6 +58,8 @@ class ModelPool(Service):
     def __init__(self, precision: PrecisionChoice = "auto", device: str = "auto", max_bytes: int | None = None) -> None:
         self.precision: PrecisionChoice = precision
         self._device_name = device
+        # How its networks compute, as far as it was told; what `auto` makes of it depends on the machine alone.
+        self.identity = precision if device == "auto" else f"{precision} on {device}"
         self._max_bytes = max_bytes
         self._lock = Lock()
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
@@ -144,7 +146,7 @@ class ModelPool(Service):
         layout = torch.channels_last if precision.channels_last else torch.contiguous_format
 
         def predict(x: "Tensor", timestep: "Tensor", context: "Tensor") -> "Tensor":
-            with torch.no_grad():
+            with torch.inference_mode():
                 latent = x.to(device=device, dtype=dtype, memory_format=layout)
                 text = context.to(device=device, dtype=dtype)
                 output = cast("Tensor", module(latent, timestep.to(device), text, return_dict=False)[0])

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from graph.catalogue import Catalogue
 from graph.folders import Folders
-from graph.keys import Key, key_of
-from graph.node import node
+from graph.keys import Key, identities, key_of
+from graph.node import composite, node
 from graph.resolve import Graph, resolve
+from graph.values import INJECTED, Service
 from graph.workflow import read
 from tests.test_resolve import fetch
 from tests.toys import Yarn, graph_of, use
@@ -159,3 +160,30 @@ def test_the_content_of_a_file_is_in_the_key(tmp_path: Path):
     assert fetched("cotton") != first
     assert fetched("wool") == first
     assert fetched("wool", "b.txt") != first
+
+
+def test_a_service_with_an_identity_enters_the_keys_of_those_who_may_use_it():
+    class Dye(Service): ...
+
+    @node("Colour")
+    def colour(dye: Dye = INJECTED) -> Yarn: ...
+
+    @composite("Plan")
+    def plan() -> Yarn: ...
+
+    document = {"a": use("Colour"), "b": use("Plan"), "c": use("Spin")}
+    steps = graph_of([colour, plan, spin], document, list(document)).steps
+
+    def keys(stated: str | None) -> list[Key | None]:
+        services: dict[type[Service], str] = {Dye: stated} if stated else {}
+        return [key_of(step, {}, services=services) for step in steps]
+
+    plain, red, blue = (keys(stated) for stated in (None, "red", "blue"))
+    assert [len(set(found)) for found in zip(plain, red, blue, strict=True)] == [3, 3, 1]
+
+
+def test_only_services_that_state_an_identity_have_one():
+    class Dye(Service):
+        identity = "red"
+
+    assert identities({Service: Service(), Dye: Dye()}) == {Dye: "red"}
