@@ -123,7 +123,7 @@ def test_a_latent_of_another_kind_of_vae_is_refused_with_advice(bench: Bench):
     with WorkflowBuilder() as workflow:
         latents.decode(any_latent(channels=16), any_vae())
     failure = bench.run_last(workflow).failure
-    assert str(failure).startswith("node 3 (VAEDecode “VAE Decode”) failed: the VAE 'blocks' decodes latents of 4")
+    assert str(failure).startswith("node 3 (VAEDecode) failed: the VAE 'blocks' decodes latents of 4")
     assert isinstance(failure.__cause__, ValueError)
 
 

@@ -52,7 +52,7 @@ def test_the_network_predicts_what_diffusers_predicts(
     x, timestep, context = inputs()
     with torch.no_grad():
         expected = theirs(x, timestep, context).sample
-    torch.testing.assert_close(pool.denoise_network(parts[0])(x, timestep, context), expected, rtol=0, atol=0)
+    torch.testing.assert_close(pool.denoise_network(parts[0])(x, timestep, context), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
@@ -132,7 +132,7 @@ def test_weights_are_loaded_once_for_many_threads(
         thread.join()
     assert len({id(module) for module in found}) == 1
     messages = [record.getMessage() for record in caplog.records]
-    assert messages[0] == "tiny U-Net runs in fp32 (asked for with --precision)"
+    assert messages[0] == "tiny U-Net runs in fp32, channels-last (asked for with --precision)"
     assert len(messages) == 2 and messages[1].startswith("loaded tiny U-Net: ")
 
 
