@@ -80,10 +80,10 @@ def basic_scheduler(
 ) -> Sigmas:
     """The noise levels a sampler goes through, from the highest to 0."""
     from nodes.denoiser import as_levels, sampling_of
-    from nodes.maths.schedules import sigmas_for
+    from nodes.maths.schedules import sigmas_for, steps_of_whole
 
     # Unlike KSampler, which takes everything above 0.9999 for 1, this node takes only 1 for 1.
-    whole = steps if denoise >= 1.0 else int(steps / denoise) if denoise > 0 else 0
+    whole = steps if denoise >= 1.0 else steps_of_whole(steps, denoise) if denoise > 0 else 0
     if not whole:
         return Sigmas(())
     return Sigmas(as_levels(sigmas_for(sampling_of(model), scheduler, whole)[-(steps + 1) :]))
@@ -253,7 +253,8 @@ def ksampler_advanced(
     finish = return_with_leftover_noise == "disable"
     sigmas = as_levels(slice_sigmas(whole, start_at_step, end_at_step, force_last_zero=finish))
     noise = random_noise(noise_seed=noise_seed) if add_noise == "enable" else disable_noise()
-    lowest = lowest_level(as_levels(whole))
+    # Where another stretch may follow, a Brownian path reaches to the end of the whole schedule, so that both share it.
+    lowest = None if finish else lowest_level(as_levels(whole))
     return _sample(model, noise, noise_seed, sampler_name, sigmas, cfg, positive, negative, latent_image, lowest)
 
 

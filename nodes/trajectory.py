@@ -10,7 +10,7 @@ from nodes.maths import guidance
 from nodes.maths.noise import BrownianNoise, SequentialNoise, initial_noise
 from nodes.maths.samplers import SAMPLERS, NoiseSource, State, advance
 from nodes.models import ModelPool
-from nodes.values import Conditioning, Latent, Model, Noise, SamplerState
+from nodes.values import Conditioning, Latent, Model, Noise, Origin, SamplerState
 
 
 class WrongLatent(ValueError):
@@ -57,7 +57,8 @@ def start(
         return unfinished
     x = sampling_of(model).noise_scaling(sigma, drawn(noise, latent), _scaled(model, latent), max_denoise)
     interval = (lowest_sigma, sigma) if lowest_sigma else None
-    return SamplerState(x, sigma, sampler_name, seed, model.weights.identity, interval=interval)
+    origin = None if latent.noise_mask is None else Origin(latent.samples, noise)
+    return SamplerState(x, sigma, sampler_name, seed, model.weights.identity, interval=interval, origin=origin)
 
 
 def step(
@@ -83,8 +84,10 @@ def step(
     denoise = guided_denoiser(models, model, positive, negative, cfg, len(state.x))
     if latent is not None and latent.noise_mask is not None:
         mask = guidance.prepare_mask(latent.noise_mask, state.x.shape).to(device)
-        kept_noise = _mask_noise(state, noise, latent).to(device)
-        denoise = guidance.keep_area(denoise, mask, kept_noise, _scaled(model, latent).to(device), sampling_of(model))
+        origin = _origin(state, noise, latent)
+        kept = replace(latent, samples=origin.samples)
+        kept_noise = _mask_noise(state, origin.noise, kept).to(device)
+        denoise = guidance.keep_area(denoise, mask, kept_noise, _scaled(model, kept).to(device), sampling_of(model))
     history = tuple(earlier.to(device) for earlier in state.history)
     before = State(state.x.to(device), history, state.sigmas, state.draws)
     after = advance(state.sampler, before, denoise, sigma, sigma_next, _noise_source(state))
@@ -106,7 +109,7 @@ def end(model: Model, state: SamplerState, latent: Latent | None) -> Latent:
     mask = latent.noise_mask if latent else None
     if latent is not None and mask is not None and finished:
         kept = guidance.prepare_mask(mask, samples.shape) == 0
-        samples = torch.where(kept, latent.samples, samples)
+        samples = torch.where(kept, _origin(state, None, latent).samples, samples)
     return Latent(samples, mask, latent.batch_index if latent else None, unfinished=None if finished else state)
 
 
@@ -128,12 +131,19 @@ def _continues(state: SamplerState, model: Model, sampler_name: str, sigma: floa
     return same and torch.equal(latent.samples, state.x.cpu() / model.latent_scale)
 
 
-def _mask_noise(state: SamplerState, noise: Noise | None, latent: Latent) -> Tensor:
+def _origin(state: SamplerState, noise: Noise | None, latent: Latent) -> Origin:
+    """What a noise mask keeps: the given latent, or, when that is half-way noise already, what that was made from."""
+    if latent.unfinished is not None and state.origin is not None:
+        return state.origin
+    return Origin(latent.samples, noise or Noise(state.seed))
+
+
+def _mask_noise(state: SamplerState, noise: Noise, kept: Latent) -> Tensor:
     """The noise under which the kept area is shown to the network at every step."""
     offset = SAMPLERS[state.sampler].mask_seed_offset
     if offset:
-        return initial_noise(latent.samples.shape, state.seed + offset)
-    return drawn(noise or Noise(state.seed), latent)
+        return initial_noise(kept.samples.shape, (state.seed + offset) % 2**64)
+    return drawn(noise, kept)
 
 
 def _noise_source(state: SamplerState) -> NoiseSource:

@@ -153,12 +153,20 @@ class SamplerChoice(Value, kind="SAMPLER"):
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What sampling began with: a latent (as the VAE gives it) and the noise put on it."""
+
+    samples: Float[Tensor, "batch channels height width"]
+    noise: Noise
+
+
+@dataclass(frozen=True, slots=True)
 class SamplerState(Value, kind="SAMPLER_STATE"):
     """Everything a sampler needs to take its next step: the noisy latent (scaled for the network) and its history.
 
     `draws` counts the noise taken from the sequential source so far; `interval` is the span of noise levels of a
     Brownian source; `denoised` is the last prediction of the finished latent; `network` is the identity of the weights
-    it was sampled with.
+    it was sampled with; `origin` is known where a noise mask keeps a part of it.
     """
 
     x: Float[Tensor, "batch channels height width"]
@@ -171,3 +179,4 @@ class SamplerState(Value, kind="SAMPLER_STATE"):
     draws: int = 0
     interval: tuple[float, float] | None = None
     denoised: Float[Tensor, "batch channels height width"] | None = None
+    origin: Origin | None = None

@@ -7,9 +7,10 @@ import torch
 
 from nodes.denoiser import sampling_of
 from nodes.maths.noise import initial_noise
+from nodes.models import DenoiseNetwork, ModelPool
 from nodes.sampling import basic_scheduler, disable_noise, forward_diffusion, random_noise, split_sigmas
-from nodes.trajectory import WrongLatent, end, start
-from nodes.values import Latent, Model, Noise, Sigmas, Weights
+from nodes.trajectory import WrongLatent, end, start, step
+from nodes.values import Conditioning, Latent, Model, Noise, Prompt, Sigmas, Weights
 
 MODEL = Model(Weights(Path("none"), "toy", "toy"))
 LATENT = Latent(torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)))
@@ -87,3 +88,26 @@ def test_basic_scheduler_takes_only_1_for_full_denoising():
     assert len(basic_scheduler(MODEL, "normal", 10, 0.5).values) == 11
     assert basic_scheduler(MODEL, "normal", 10, 0.0).values == ()
     assert basic_scheduler(MODEL, "normal", 10, 0.5).values[0] < basic_scheduler(MODEL, "normal", 10, 1.0).values[0]
+
+
+def test_a_schedule_of_millions_of_steps_is_refused():
+    with pytest.raises(ValueError, match="10 steps at denoise 1e-08 need a schedule of 1e\\+09; raise denoise"):
+        basic_scheduler(MODEL, "normal", 10, 1e-8)
+
+
+def test_the_highest_seed_has_a_next_one_for_the_kept_area_of_ddim():
+    masked = Latent(LATENT.samples, noise_mask=torch.full((1, 1, 8, 8), 0.5))
+    seed = 2**64 - 1
+    state = start(MODEL, Noise(seed), masked, "ddim", 2.0, seed, False, 0.0)
+    after = step(Echo(device="cpu"), MODEL, PROMPT, None, 1.0, state, 2.0, 1.0, Noise(seed), masked)
+    assert torch.isfinite(after.x).all()
+
+
+class Echo(ModelPool):
+    """A pool whose network predicts what it is shown."""
+
+    def denoise_network(self, model: Model) -> DenoiseNetwork:
+        return lambda x, timestep, context: x
+
+
+PROMPT = Conditioning((Prompt(torch.zeros(1, 3, 2)),))

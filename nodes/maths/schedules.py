@@ -13,6 +13,8 @@ Schedule = Callable[[DiscreteSampling, int], NoiseLevels]
 # A table that already ends here needs no zero behind it.
 ALMOST_ZERO = 1e-5
 
+MOST_STEPS = 1_000_000
+
 # These evaluate once more between two sigmas, so one is taken from the crowded end of the schedule.
 DROP_PENULTIMATE = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"})
 
@@ -116,7 +118,15 @@ def sigmas_for(
         return torch.empty(0)
     if denoise > 0.9999:
         return _fit_for(sampler_name, sampling, schedule, steps)
-    return _fit_for(sampler_name, sampling, schedule, int(steps / denoise))[-(steps + 1) :]
+    return _fit_for(sampler_name, sampling, schedule, steps_of_whole(steps, denoise))[-(steps + 1) :]
+
+
+def steps_of_whole(steps: int, denoise: float) -> int:
+    """How many steps a schedule has, of which `steps` are the share `denoise`. ValueError beyond a million."""
+    whole = steps / denoise
+    if whole > MOST_STEPS:
+        raise ValueError(f"{steps} steps at denoise {denoise:g} need a schedule of {whole:.3g}; raise denoise")
+    return int(whole)
 
 
 def slice_sigmas(
