@@ -103,6 +103,10 @@ class Codec:
             return Encoded(encoding.tree(value), encoding.found)
         except RecursionError as error:
             raise NoCodec(type(value), "it is nested too deeply") from error
+        except NoCodec:
+            raise
+        except Exception as error:  # of a type that is not ours to know
+            raise NoCodec(type(value), f"{type(error).__name__}: {error}") from error
 
     def allocate(self, name: str, dtype: str, shape: tuple[int, ...], nbytes: int) -> tuple[Any, memoryview]:
         """Something for the bytes of a block to be read into. Raises Unreadable, ValueError."""

@@ -83,7 +83,7 @@ def _head(label: Label, encoded: Encoded) -> bytes:
         "key": label.key.hex(),
         "class": label.class_name,
         "seconds": repr(label.seconds),
-        "created": repr(label.created),
+        "created": f"{label.created:.3f}",
         "tree": json.dumps(encoded.tree, allow_nan=False),
     }
     header: dict[str, Any] = {"__metadata__": metadata}

@@ -37,8 +37,9 @@ class TensorCodec:
     name = "tensor"
 
     def takes(self, value: object) -> bool:
-        torch = sys.modules.get("torch")
-        return torch is not None and isinstance(value, torch.Tensor)
+        # While another thread is still importing torch, there is no such type yet, nor any tensor.
+        kind = getattr(sys.modules.get("torch"), "Tensor", None)
+        return kind is not None and isinstance(value, kind)
 
     def write(self, value: "Tensor") -> tuple[Block, Mapping[str, Any]]:
         import torch

@@ -1,0 +1,76 @@
+"""The disk tier of the store: results in files, shared by every process of one data folder, kept when it ends."""
+
+import logging
+from pathlib import Path
+from typing import cast
+from weakref import finalize
+
+from graph.codec import Codec, Unreadable
+from graph.entry_file import read_entry
+from graph.keys import Key
+from graph.store import Outputs
+from graph.store_folder import StoreFolder
+from graph.store_writer import StoreWriter
+
+log = logging.getLogger("latentloom.store")
+
+
+class DiskStore:
+    """Results below a folder, at most `max_bytes` of them. Safe for several threads and several processes.
+
+    A look-up is the reading of one file; the index is not asked, so a store of any size opens at once. Writing happens
+    on another thread (`flush` waits for it, and so does the end of the process). Nothing here raises for what the
+    disk does: an entry that is damaged is dropped, a disk that refuses is warned of once.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, codec: Codec) -> None:
+        self.folder = StoreFolder(folder)
+        self._codec = codec
+        self._writer = StoreWriter(self.folder, max_bytes, codec)
+        # Also at the end of the process, while its threads still run.
+        self._close = finalize(self, self._writer.close)
+        self._warned = False
+
+    def get(self, key: Key) -> Outputs | None:
+        """The outputs kept under the key, checked byte by byte; or None."""
+        waiting = self._writer.waiting(key)
+        if waiting is not None:
+            return waiting
+        try:
+            label, outputs, nbytes = read_entry(self.folder.path(key), key, self._codec)
+        except Unreadable as error:
+            self._drop(key, error)
+        except OSError:
+            pass  # not there, or not to be read now
+        else:
+            if isinstance(outputs, tuple):
+                self._writer.used(key, (label, nbytes))
+                return cast(Outputs, outputs)
+        self._writer.missed()
+        return None
+
+    def put(self, key: Key, outputs: Outputs, *, class_name: str = "", seconds: float = 0.0) -> None:
+        """Have outputs kept under the key. They must not change any more."""
+        self._writer.put(key, outputs, class_name, seconds)
+
+    def touch(self, key: Key) -> None:
+        """Note that an entry was of use, though another tier had it."""
+        self._writer.used(key)
+
+    def flush(self) -> None:
+        """Wait until everything so far is on the disk."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is left and let the files go. What is put afterwards is not kept."""
+        self._close()
+
+    def _drop(self, key: Key, error: Unreadable) -> None:
+        level = logging.DEBUG if self._warned else logging.WARNING
+        self._warned = True
+        log.log(level, "an entry of the store is dropped and will be made again: %s (%s)", error, self.folder.path(key))
+        try:
+            self.folder.remove(key)
+        except OSError:
+            return
+        self._writer.lost(key)
