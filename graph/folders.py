@@ -28,6 +28,11 @@ class Folders(Service):
         return self.data / "temp"
 
     @property
+    def store(self) -> Path:
+        """Where results are kept on disk."""
+        return self.data / "store"
+
+    @property
     def inputs(self) -> tuple[Path, ...]:
         """Where input files are looked for, in order."""
         return (self.data / "input", *([self.examples] if self.examples else []))

@@ -6,24 +6,29 @@ result = engine.run(workflow)            # a builder, a parsed document, or JSON
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from graph.builder import WorkflowBuilder
 from graph.cancellation import Cancellation
 from graph.catalogue import Catalogue, installed_nodes, own_nodes
+from graph.disk_store import DiskStore
 from graph.events import Emit, ignore
 from graph.execute import Result, run
 from graph.folders import Folders, default_data_folder
 from graph.resolve import Graph, resolve
 from graph.store import MemoryStore, Store
+from graph.tiered_store import TieredStore
 from graph.values import Service
 from graph.workflow import Workflow, read
 from nodes import checkpoints, images, latents, loading, masks, sampling, saving, text
+from nodes.codecs import CODEC
 from nodes.documents import Documents
 from nodes.models import ModelPool
 from nodes.precision import PrecisionChoice
 
-STORE_BYTES = 2 * 1024**3
+MEMORY_BYTES = 2 * 1024**3
+DISK_BYTES = 20 * 1024**3
+StoreChoice = Literal["disk", "memory", "none"]
 EXAMPLES = Path(__file__).resolve().parent.parent / "workflows" / "input"
 
 
@@ -45,8 +50,27 @@ def usual_folders(data: Path | None = None, output: Path | None = None) -> Folde
     return Folders.below(data or default_data_folder(), output, EXAMPLES)
 
 
+def usual_store(folders: Folders, choice: StoreChoice = "disk", max_bytes: int | None = None) -> Store:
+    """Where results are kept: on disk with memory in front of it, in memory alone, or nowhere.
+
+    Args:
+        max_bytes: on disk 20 GiB if left out, in memory 2 GiB. The memory in front of the disk holds 2 GiB at most.
+    """
+    match choice:
+        case "disk":
+            room = DISK_BYTES if max_bytes is None else max_bytes
+            return TieredStore(MemoryStore(MEMORY_BYTES), DiskStore(folders.store, room, CODEC))
+        case "memory":
+            return MemoryStore(MEMORY_BYTES if max_bytes is None else max_bytes)
+        case "none":
+            return MemoryStore(0)
+
+
 class Engine:
-    """Runs workflows in this process. What one run makes, the next one finds."""
+    """Runs workflows in this process. What one run makes, the next one finds.
+
+    Results are kept in memory, unless another store is given: with `usual_store(folders)` they outlive the process.
+    """
 
     def __init__(
         self,
@@ -58,7 +82,7 @@ class Engine:
     ) -> None:
         self.folders = folders or usual_folders()
         self.catalogue = full_catalogue(self.folders) if catalogue is None else catalogue
-        self.store: Store = MemoryStore(STORE_BYTES) if store is None else store
+        self.store: Store = MemoryStore(MEMORY_BYTES) if store is None else store
         self.models = ModelPool(precision=precision)
 
     def resolve(
@@ -98,7 +122,10 @@ class Engine:
         """Run what `resolve` gave for a workflow."""
         prompt = {node_id: used.model_dump(exclude_unset=True) for node_id, used in workflow.items()}
         services: dict[type[Service], Service] = {ModelPool: self.models, Documents: Documents(prompt, extra or {})}
-        return run(graph, self.store, folders=self.folders, services=services, emit=emit, cancellation=cancellation)
+        try:
+            return run(graph, self.store, folders=self.folders, services=services, emit=emit, cancellation=cancellation)
+        finally:
+            self.store.flush()
 
 
 def _parsed(workflow: Workflow | WorkflowBuilder | Mapping[str, Any]) -> Workflow:

@@ -2,18 +2,34 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from server.commands.bench import bench
+from server.commands.cache import cache
 from server.commands.models import models
 from server.commands.nodes import nodes
 from server.commands.run import run
 from server.commands.validate import validate
 from server.settings import Settings
 
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """Commands that answer Ctrl-C with one line and an exit code of their own, wherever it meets them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
 
 @click.group(
+    cls=Commands,
     epilog="Example: latentloom run text_to_image --set Prompt.text='a red house in the snow' --seed 7",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -22,7 +38,7 @@ from server.settings import Settings
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="LATENTLOOM_DATA",
-    help="The folder with models/, input/, output/ and nodes/.",
+    help="The folder with models/, input/, output/, nodes/ and store/.",
 )
 @click.option(
     "--nodes",
@@ -35,10 +51,13 @@ from server.settings import Settings
 @click.pass_context
 def main(context: click.Context, data: Path | None, own_nodes: tuple[Path, ...], verbose: int) -> None:
     """A typed node-graph engine for diffusion: workflows in, pictures out."""
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        # What knows fewer letters (a terminal, a pipe on Windows) gets \u2192 and the like instead of a traceback.
+        reconfigure(errors="backslashreplace")
     context.obj = Settings(data=data, own_nodes=own_nodes, verbosity=verbose)
 
 
-for command in (run, validate, nodes, models, bench):
+for command in (run, validate, nodes, models, cache, bench):
     main.add_command(command)
 
 

@@ -1,5 +1,6 @@
 """`latentloom run`: run a workflow and say what it made."""
 
+import os
 import signal
 import sys
 from collections.abc import Generator
@@ -10,15 +11,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from server.settings import Settings, WrongRequest, wrong_requests
+from server.quantities import SIZE
+from server.settings import Settings, wrong_requests
 
 if TYPE_CHECKING:
     from graph.cancellation import Cancellation
     from graph.events import Event
+    from nodes.engine import StoreChoice
     from nodes.precision import PrecisionChoice
 
 INTERRUPTED = 130
 PRECISIONS: "tuple[PrecisionChoice, ...]" = ("auto", "fp32", "bf16", "fp16")
+STORES: "tuple[StoreChoice, ...]" = ("disk", "memory", "none")
 
 
 @click.command(
@@ -29,7 +33,8 @@ Examples:
   latentloom run picture.png            # a PNG that carries its workflow
   cat my_workflow.json | latentloom run - --json
 
-Exit codes: 0 done, 1 a node failed, 2 the workflow or the arguments are wrong, 130 interrupted."""
+Exit codes: 0 done, 1 a node failed, 2 the workflow or the arguments are wrong, 130 interrupted.
+With --json a wrong workflow is one object too: {"event": "refused", "message": …, "problems": […]}."""
 )
 @click.argument("file")
 @click.option(
@@ -50,7 +55,16 @@ Exit codes: 0 done, 1 a node failed, 2 the workflow or the arguments are wrong, 
     show_default=True,
     help="The number format of the denoising network.",
 )
-@click.option("--store-bytes", type=click.IntRange(0), help="How much memory results may keep, in bytes.")
+@click.option(
+    "--store",
+    type=click.Choice(STORES),
+    default="disk",
+    show_default=True,
+    help="Where results are kept: in the data folder, for every later run; in memory, for this run; or nowhere.",
+)
+@click.option(
+    "--store-bytes", type=SIZE, help="How much the store may hold: 500MB, 20GiB. Default 20GiB on disk, 2GiB in memory."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event.")
 @click.pass_obj
 def run(
@@ -60,31 +74,28 @@ def run(
     seed: int | None,
     output: Path | None,
     precision: "PrecisionChoice",
+    store: "StoreChoice",
     store_bytes: int | None,
     as_json: bool,
 ) -> None:
     """Run the workflow in FILE: API-format JSON, a PNG that carries one, an example's name, or - for standard input."""
     from graph.errors import Cancelled
-    from graph.store import MemoryStore
-    from nodes.engine import STORE_BYTES, Engine
+    from nodes.engine import Engine, usual_store
     from server.display import Account, close, display
-    from server.overrides import WrongOverride, override
+    from server.overrides import override
     from workflows.documents import read_document
 
     settings.log_to_stderr()
-    with wrong_requests():
+    with wrong_requests(as_json):
         folders = settings.folders(output)
         document = read_document(file)
         engine = Engine(
             folders,
             catalogue=settings.catalogue(folders),
-            store=MemoryStore(STORE_BYTES if store_bytes is None else store_bytes),
+            store=usual_store(folders, store, store_bytes),
             precision=precision,
         )
-        try:
-            workflow = override(document.workflow, engine.catalogue, overrides, seed)
-        except WrongOverride as error:
-            raise WrongRequest(str(error)) from error
+        workflow = override(document.workflow, engine.catalogue, overrides, seed)
         graph = engine.resolve(workflow)
     for warning in graph.warnings:
         click.echo(f"Warning: {warning}", err=True)
@@ -104,7 +115,7 @@ def run(
     if not as_json:
         close(account, lambda text: click.echo(text, err=True), details=sys.stderr.isatty())
         for path in account.files:
-            click.echo(str(path))
+            click.echo(os.fsencode(path))
     for failure in account.failures:
         click.echo(f"Error: {failure}", err=True)
     if account.failures:
@@ -113,7 +124,7 @@ def run(
 
 @contextmanager
 def _interruptible() -> "Generator[Cancellation]":
-    """Ctrl-C asks the run to stop at the next step; a second one stops at once."""
+    """Ctrl-C, or SIGTERM, asks the run to stop at the next step; a second one stops at once."""
     from graph.cancellation import Cancellation
 
     cancellation = Cancellation()
@@ -122,12 +133,14 @@ def _interruptible() -> "Generator[Cancellation]":
         if cancellation.requested:
             raise KeyboardInterrupt
         cancellation.cancel()
-        click.echo("stopping after this step (Ctrl-C again to stop at once)", err=True)
+        # Past Python's buffers, in the middle of whose work the signal may have come.
+        os.write(2, b"stopping after this step (Ctrl-C again to stop at once)\n")
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {kind: signal.signal(kind, interrupt) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield cancellation
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
