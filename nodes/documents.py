@@ -16,6 +16,6 @@ class Documents(Service):
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def texts(self) -> dict[str, str]:
-        """The metadata of a saved file: name → JSON."""
+        """The metadata of a saved file: name → JSON in ASCII, which every reader of every chunk takes for the same."""
         named = {"prompt": self.prompt, **self.extra} if self.prompt else dict(self.extra)
-        return {name: json.dumps(document, ensure_ascii=False) for name, document in named.items()}
+        return {name: json.dumps(document) for name, document in named.items()}

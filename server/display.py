@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -90,7 +90,12 @@ class JsonLines:
         self.stream = stream
 
     def show(self, event: Event) -> None:
-        print(json.dumps(event_json(event), ensure_ascii=False), file=self.stream, flush=True)
+        print(json_line(event_json(event)), file=self.stream, flush=True)
+
+
+def json_line(document: dict[str, Any]) -> str:
+    """One line of ASCII, so that it is right in every encoding; what JSON cannot hold becomes text."""
+    return json.dumps(document, default=str)
 
 
 def event_json(event: Event) -> dict[str, Any]:
@@ -154,13 +159,12 @@ class Live:
     def show(self, event: Event) -> None:
         match event:
             case RunStarted():
-                done = len(event.reused)
-                self.progress.update(self.whole, description="workflow", total=len(event.needed) + done, completed=done)
+                self.progress.update(self.whole, description="workflow", total=len(event.needed) + len(event.reused))
             case NodeStarted(parent=None):
                 self.steps[event.node_id] = self.progress.add_task(f"  {named(event)}", total=None)
             case NodeProgressed() if event.node_id in self.steps:
                 self.progress.update(self.steps[event.node_id], total=event.maximum, completed=event.value)
-            case NodeFinished(parent=None) | NodeFailed(parent=None):
+            case NodeReused(parent=None) | NodeFinished(parent=None) | NodeFailed(parent=None):
                 self.progress.advance(self.whole)
                 if (task := self.steps.pop(event.node_id, None)) is not None:
                     self.progress.remove_task(task)
@@ -170,15 +174,20 @@ class Live:
 
 @contextmanager
 def display(as_json: bool) -> Generator[Emit]:
-    """Show events as suits the place the output goes to, while the block lasts."""
-    if as_json:
-        yield JsonLines(sys.stdout).show
-    elif not sys.stderr.isatty():
-        yield Lines(sys.stderr).show
-    else:
-        live = Live()
-        with live.progress:
-            yield live.show
+    """Show events as suits the place the output goes to, while the block lasts.
+
+    What nodes and libraries print meanwhile goes to stderr: stdout holds this program's answer alone.
+    """
+    stdout = sys.stdout
+    with redirect_stdout(sys.stderr):
+        if as_json:
+            yield JsonLines(stdout).show
+        elif not sys.stderr.isatty():
+            yield Lines(sys.stderr).show
+        else:
+            live = Live()
+            with live.progress:
+                yield live.show
 
 
 def close(account: Account, say: Callable[[str], None], details: bool) -> None:

@@ -13,10 +13,10 @@ SEEDS = ("seed", "noise_seed")
 
 
 class WrongOverride(ValueError):
-    """An override does not fit the workflow."""
+    """An override (`--set KSampler.steps=12`) does not fit the workflow."""
 
-    def __init__(self, override: str, reason: str) -> None:
-        super().__init__(f"--set {override}: {reason}")
+    def __init__(self, given: str, reason: str) -> None:
+        super().__init__(f"{given}: {reason}")
 
 
 def override(workflow: Workflow, catalogue: Catalogue, overrides: Sequence[str], seed: int | None = None) -> Workflow:
@@ -27,19 +27,22 @@ def override(workflow: Workflow, catalogue: Catalogue, overrides: Sequence[str],
     changed = dict(workflow)
     if seed is not None:
         changed = {node_id: _seeded(used, catalogue, seed) for node_id, used in changed.items()}
+        if changed == dict(workflow) and not any(name in used.inputs for used in workflow.values() for name in SEEDS):
+            raise WrongOverride(f"--seed {seed}", "no node of this workflow has a seed")
     for text in overrides:
+        given = f"--set {text}"
         place, equals, value = text.partition("=")
         name, dot, input_name = place.rpartition(".")
         if not equals or not dot:
-            raise WrongOverride(text, "it should look like NODE.INPUT=VALUE, for example KSampler.steps=12")
-        node_id = _find(text, changed, name)
+            raise WrongOverride(given, "it should look like NODE.INPUT=VALUE, for example KSampler.steps=12")
+        node_id = _find(given, changed, name)
         used = changed[node_id]
-        literal = _value(text, value, _declared(text, catalogue, node_id, used, input_name))
+        literal = _value(value, _declared(given, catalogue, node_id, used, input_name))
         changed[node_id] = _with_input(used, input_name, literal)
     return changed
 
 
-def _find(text: str, workflow: Workflow, name: str) -> str:
+def _find(given: str, workflow: Workflow, name: str) -> str:
     if name in workflow:
         return name
     for matches in (
@@ -52,17 +55,17 @@ def _find(text: str, workflow: Workflow, name: str) -> str:
             places = ", ".join(
                 describe_step(found, workflow[found].class_type, workflow[found].title) for found in matches
             )
-            raise WrongOverride(text, f"{name!r} could be any of {places}; use the id or a title")
+            raise WrongOverride(given, f"{name!r} could be any of {places}; use the id or a title")
     names = {
         *workflow,
         *(used.class_type for used in workflow.values()),
         *(used.title or "" for used in workflow.values()),
     }
     hint = nearest(name, sorted(names))
-    raise WrongOverride(text, f"no node has the id, title or class {name!r}{f' ({hint})' if hint else ''}")
+    raise WrongOverride(given, f"no node has the id, title or class {name!r}{f' ({hint})' if hint else ''}")
 
 
-def _declared(text: str, catalogue: Catalogue, node_id: str, used: WorkflowNode, input_name: str) -> Input | None:
+def _declared(given: str, catalogue: Catalogue, node_id: str, used: WorkflowNode, input_name: str) -> Input | None:
     node = catalogue.get(used.class_type)
     if node is None:
         return None  # resolve will say more about it
@@ -70,13 +73,13 @@ def _declared(text: str, catalogue: Catalogue, node_id: str, used: WorkflowNode,
     place = describe_step(node_id, used.class_type, used.title)
     if declared is None:
         hint = nearest(input_name, node.inputs) or f"it has {', '.join(node.inputs)}"
-        raise WrongOverride(text, f"{place} has no input {input_name!r} ({hint})")
+        raise WrongOverride(given, f"{place} has no input {input_name!r} ({hint})")
     if declared.value is not None:
-        raise WrongOverride(text, f"input {input_name!r} of {place} takes a link ({declared.wire}), not a value")
+        raise WrongOverride(given, f"input {input_name!r} of {place} takes a link ({declared.wire}), not a value")
     return declared
 
 
-def _value(text: str, value: str, declared: Input | None) -> object:
+def _value(value: str, declared: Input | None) -> object:
     """Text stays text where text is wanted; elsewhere the value is JSON, or else text as well."""
     if declared is not None and declared.wire in ("STRING", "COMBO"):
         return value

@@ -1,5 +1,6 @@
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,8 @@ def test_set_finds_a_node_by_title_or_id(tmp_path: Path, name: str):
         ("KSampler.model=x", "takes a link"),
         ("KSampler", "NODE.INPUT=VALUE"),
         ("KSampler.steps=0", "at least 1"),
+        ("KSampler.cfg=NaN", "finite"),
+        (".text=x", "no node has the id, title or class ''"),
         ("KSampler.sampler_name=eular", "did you mean 'euler'?"),
     ],
 )
@@ -112,3 +115,103 @@ def test_ctrl_c_stops_within_a_step_and_leaves_no_half_written_file(tmp_path: Pa
     assert sum("SamplerStepBetween" in line and "node_finished" in line for line in after) <= 2
     assert json.loads(after[-1])["status"] == "cancelled"
     assert not list(tmp_path.glob("out/**/*"))
+
+
+def test_a_text_may_hold_equal_signs_and_quotes(tmp_path: Path):
+    said = latentloom("run", "text_to_image", *QUICK, "--set", 'Prompt.text=a = "b", ü.c=1', data=tmp_path)
+    prompt = json.loads(png_texts(said.files[0].read_bytes())["prompt"])
+    assert prompt["2"]["inputs"]["text"] == 'a = "b", ü.c=1'
+
+
+def test_an_id_may_hold_dots(tmp_path: Path):
+    document = {f"5.{name}": used for name, used in build("text_to_image").document().items()}
+    for used in document.values():
+        used["inputs"] = {
+            name: [f"5.{given[0]}", given[1]] if isinstance(given, list) else given
+            for name, given in used["inputs"].items()
+        }
+    said = latentloom("run", saved(tmp_path, document), "--set", "5.5.steps=x", data=tmp_path)
+    assert said.code == 2 and "node 5.5 (KSampler), input 'steps'" in said.err
+
+
+def test_a_seed_for_a_workflow_without_one_is_refused(tmp_path: Path):
+    document = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "house.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
+    }
+    said = latentloom("run", saved(tmp_path, document), "--seed", "3", data=tmp_path)
+    assert said.code == 2 and "no node of this workflow has a seed" in said.err
+
+
+@pytest.mark.parametrize("words", [("nope",), ("text_to_image", "--set", "KSampler.steps=0")])
+def test_a_program_reads_a_refusal_as_json(tmp_path: Path, words: tuple[str, ...]):
+    said = latentloom("run", *words, "--json", data=tmp_path)
+    (event,) = said.events
+    assert said.code == 2 and event["event"] == "refused"
+    assert f"Error: {event['message']}" in said.err
+    assert [problem["input"] for problem in event["problems"]] == ["steps"] * (len(words) - 1 > 0)
+
+
+LOUD = """
+import sys
+from graph.node import node
+from graph.values import Ui
+print("imported")
+sys.argv[:] = ["changed"]
+
+@node("Loud")
+def loud(text: str = "\\ud83d ü") -> Ui:
+    print("called")
+    return Ui()
+"""
+
+
+def test_what_own_nodes_print_does_not_mix_with_the_answer(tmp_path: Path):
+    (tmp_path / "loud.py").write_text(LOUD)
+    document = {"1": {"class_type": "Loud", "inputs": {}, "_meta": {"title": "\ud83d and ü"}}}
+    words = ("--nodes", tmp_path / "loud.py", "run", saved(tmp_path, document))
+    said = latentloom(*words, "--json", data=tmp_path)
+    assert said.code == 0 and said.events[-1]["status"] == "ok"
+    assert "imported" in said.err and "called" in said.err
+    assert latentloom(*words, data=tmp_path).out == ""
+
+
+def test_a_reader_that_stops_early_gets_no_traceback(tmp_path: Path):
+    with process("run", "text_to_image", *QUICK, "--json", data=tmp_path) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.readline()
+        running.stdout.close()
+        assert "Traceback" not in running.stderr.read()
+    assert running.returncode == 1
+
+
+WAITING = """
+import time
+from graph.node import node
+from graph.values import Ui
+print("imported", flush=True)
+time.sleep(0.1 if {quick} else 60)
+
+@node("Wait")
+def wait() -> Ui:
+    print("called", flush=True)
+    time.sleep(60)
+    return Ui()
+"""
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("when", "times"), [("imported", 1), ("called", 2)])
+def test_an_interruption_is_answered_in_a_line(tmp_path: Path, kind: signal.Signals, when: str, times: int):
+    (tmp_path / "waiting.py").write_text(WAITING.format(quick=when == "called"))
+    document = saved(tmp_path, {"1": {"class_type": "Wait", "inputs": {}}})
+    with process("--nodes", tmp_path / "waiting.py", "run", document, data=tmp_path) as running:
+        assert running.stderr is not None
+        while when not in running.stderr.readline():
+            pass
+        for _ in range(times):
+            running.send_signal(kind)
+            time.sleep(0.2)
+        said = running.stderr.read()
+    assert "Traceback" not in said
+    assert running.returncode == (130 if kind == signal.SIGINT or when == "called" else -signal.SIGTERM)

@@ -142,5 +142,6 @@ def _interruptible() -> "Generator[Cancellation]":
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:
+        # After an interruption only the way out is left, which yet another Ctrl-C could only garble.
         for kind, handler in before.items():
-            signal.signal(kind, handler)
+            signal.signal(kind, signal.SIG_IGN if cancellation.requested else handler)
