@@ -31,6 +31,9 @@ class DiskStore:
         self._close = finalize(self, self._writer.close)
         self._warned = False
 
+    def __contains__(self, key: Key) -> bool:
+        return self._writer.waiting(key) is not None or self.folder.path(key).exists()
+
     def get(self, key: Key) -> Outputs | None:
         """The outputs kept under the key, checked byte by byte; or None."""
         waiting = self._writer.waiting(key)

@@ -14,6 +14,10 @@ Outputs = tuple[object, ...]
 class Store(Protocol):
     """Where results are kept by key."""
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether there is something under the key; a look that does not count as a use."""
+        ...
+
     def get(self, key: Key) -> Outputs | None:
         """The outputs kept under the key, or None."""
         ...

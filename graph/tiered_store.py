@@ -12,6 +12,9 @@ class TieredStore:
         self.memory = memory
         self.disk = disk
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self.memory or key in self.disk
+
     def get(self, key: Key) -> Outputs | None:
         outputs = self.memory.get(key)
         if outputs is not None:

@@ -15,6 +15,7 @@ from graph.disk_store import DiskStore
 from graph.events import Emit, ignore
 from graph.execute import Result, run
 from graph.folders import Folders, default_data_folder
+from graph.keys import Key, identities, key_of
 from graph.resolve import Graph, resolve
 from graph.store import MemoryStore, Store
 from graph.tiered_store import TieredStore
@@ -90,6 +91,14 @@ class Engine:
     ) -> Graph:
         """Check a workflow without running it. Raises InvalidWorkflow."""
         return resolve(_parsed(workflow), self.catalogue, self.folders, targets)
+
+    def keys(self, graph: Graph) -> dict[str, Key | None]:
+        """The key of every step of a graph, by id, as a run would make them."""
+        services = identities({ModelPool: self.models})
+        keys: dict[str, Key | None] = {}
+        for step in graph.steps:
+            keys[step.id] = key_of(step, keys, services=services)
+        return keys
 
     def run(
         self,

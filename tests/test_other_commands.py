@@ -55,7 +55,9 @@ def test_models_lists_the_embedded_model_beside_the_users_own(tmp_path: Path):
     assert "  loomlet\n" in out and "  mine\n" in out
 
 
-@pytest.mark.parametrize("words", [["--help"], ["nodes"], ["validate", "text_to_image"], ["models"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["nodes"], ["validate", "text_to_image"], ["models"], ["run", "--help"], ["explain", "steps"]]
+)
 def test_what_needs_no_torch_imports_none(tmp_path: Path, words: list[str]):
     program = (
         "import sys; from server.__main__ import main; main(sys.argv[1:], standalone_mode=False); "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from server.options import PRECISIONS
 from server.quantities import SIZE
 from server.settings import Settings, wrong_requests
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from nodes.precision import PrecisionChoice
 
 INTERRUPTED = 130
-PRECISIONS: "tuple[PrecisionChoice, ...]" = ("auto", "fp32", "bf16", "fp16")
 STORES: "tuple[StoreChoice, ...]" = ("disk", "memory", "none")
 
 
@@ -80,8 +80,10 @@ def run(
 ) -> None:
     """Run the workflow in FILE: API-format JSON, a PNG that carries one, an example's name, or - for standard input."""
     from graph.errors import Cancelled
+    from graph.explain import record
     from nodes.engine import Engine, usual_store
     from server.display import Account, close, display
+    from server.last_run import remember
     from server.overrides import override
     from workflows.documents import read_document
 
@@ -97,6 +99,7 @@ def run(
         )
         workflow = override(document.workflow, engine.catalogue, overrides, seed)
         graph = engine.resolve(workflow)
+    remember(folders, record(graph, engine.keys(graph)))
     for warning in graph.warnings:
         click.echo(f"Warning: {warning}", err=True)
 
