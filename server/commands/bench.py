@@ -1,10 +1,12 @@
 """`latentloom bench`: measure this installation."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
-from server.settings import Settings
+from server.settings import Settings, wrong_requests
 
 if TYPE_CHECKING:
     from nodes.precision import PrecisionChoice
@@ -17,19 +19,42 @@ def bench() -> None:
     """Measure speed and quality here; every figure is a ratio or a rate taken in one run."""
 
 
+def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [0]
+    if min(numbers) < 1:
+        raise click.BadParameter("it should be numbers from 1 with commas between, for example 10,1000")
+    return numbers
+
+
+@contextmanager
+def _explained() -> Generator[None]:
+    """A sentence instead of a traceback for what cannot be measured."""
+    from graph.errors import RunFailed
+
+    with wrong_requests():
+        try:
+            yield
+        except RunFailed as error:
+            raise click.ClickException(str(error)) from error
+
+
 @bench.command()
-@click.option("--sizes", default="10,100,1000,10000", show_default=True, help="Numbers of nodes.")
-def engine(sizes: str) -> None:
+@click.option(
+    "--sizes", default="10,100,1000,10000", show_default=True, callback=_numbers, help="Numbers of nodes, from 1."
+)
+def engine(sizes: list[int]) -> None:
     """Time per node of chains, wide graphs and lattices of trivial nodes: cold, unchanged, and with the end changed."""
     from server.bench.engine import measure
 
-    measure([int(size) for size in sizes.split(",")], click.echo)
+    measure(sizes, click.echo)
 
 
 @bench.command()
-@click.option("--repeats", default=5, show_default=True)
-@click.pass_obj
-def start(settings: Settings, repeats: int) -> None:
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+def start(repeats: int) -> None:
     """Time from the command line to the first event and to the first picture, against the floor of the imports."""
     from server.bench.start import measure
 
@@ -37,8 +62,8 @@ def start(settings: Settings, repeats: int) -> None:
 
 
 @bench.command()
-@click.option("--repeats", default=10, show_default=True)
-@click.option("--size", default=128, show_default=True, help="Pixels of a side.")
+@click.option("--repeats", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--size", type=click.IntRange(64), default=128, show_default=True, help="Pixels of a side.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
 @click.option("--checkpoint", default="loomlet", show_default=True, help="A diffusers folder below models/checkpoints.")
 @click.pass_obj
@@ -46,14 +71,22 @@ def sampling(settings: Settings, repeats: int, size: int, precision: "PrecisionC
     """Seconds per sampler step against diffusers' own pipeline: same weights, precision and size, interleaved."""
     from server.bench.sampling import measure
 
-    measure(settings, repeats, size, precision, checkpoint, click.echo)
+    with _explained():
+        measure(settings, repeats, size, precision, checkpoint, click.echo)
 
 
 @bench.command()
-@click.option("--count", default=480, show_default=True, help="Pictures to judge, over all kinds of prompts.")
+@click.option(
+    "--count",
+    type=click.IntRange(20),
+    default=480,
+    show_default=True,
+    help="Pictures to judge, over all kinds of prompts.",
+)
 @click.pass_obj
 def model(settings: Settings, count: int) -> None:
     """How well the embedded model follows its prompts, by an independent judge whose own accuracy is printed first."""
     from server.bench.model import measure
 
-    measure(settings, count, click.echo)
+    with _explained():
+        measure(settings, count, click.echo)

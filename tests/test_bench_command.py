@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import pytest
+
+from tests.commands import latentloom
+
+
+def test_the_engine_is_timed_on_three_shapes(tmp_path: Path):
+    said = latentloom("bench", "engine", "--sizes", "1,7", data=tmp_path)
+    assert said.code == 0
+    assert [line.split()[0] for line in said.out.splitlines() if line[-1:].isdigit()] == [
+        shape for shape in ("chain", "wide", "lattice") for _ in range(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("engine", "--sizes", "abc"), "10,1000"),
+        (("engine", "--sizes", "0,10"), "numbers from 1"),
+        (("start", "--repeats", "0"), "not in the range"),
+        (("sampling", "--repeats", "0"), "not in the range"),
+        (("sampling", "--size", "8"), "not in the range"),
+        (("sampling", "--checkpoint", "lomlet"), "did you mean 'loomlet'?"),
+        (("model", "--count", "0"), "not in the range"),
+    ],
+)
+def test_what_cannot_be_measured_is_explained(tmp_path: Path, words: tuple[str, ...], answer: str):
+    said = latentloom("bench", *words, data=tmp_path)
+    assert said.code == 2 and answer in said.err and "Traceback" not in said.err
