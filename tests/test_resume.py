@@ -1,0 +1,125 @@
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graph.entry_file import read_label
+from tests.commands import latentloom, process, saved
+from tests.tiny_models import write_checkpoint
+
+STEPS = 120
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_checkpoint(folder / "tiny")
+    return folder
+
+
+def data_folder(folder: Path, models: Path) -> Path:
+    """A data folder with a small checkpoint."""
+    (folder / "models").mkdir(parents=True)
+    (folder / "models" / "checkpoints").symlink_to(models)
+    return folder
+
+
+def workflow(sampler: str, **changes: Any) -> dict[str, Any]:
+    sampling: dict[str, Any] = {"seed": 7, "steps": STEPS, "cfg": 3.0, "sampler_name": sampler, "scheduler": "normal"}
+    links = {"model": ["1", 0], "positive": ["2", 0], "negative": ["2", 0], "latent_image": ["3", 0]}
+    return {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny"}},
+        "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "the cat", "clip": ["1", 1]}},
+        "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64}},
+        "4": {"class_type": "KSampler", "inputs": {**links, **sampling, **changes}},
+        "5": {"class_type": "VAEDecode", "inputs": {"samples": ["4", 0], "vae": ["1", 2]}},
+        "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0]}},
+    }
+
+
+def killed(data: Path, document: Path, after: int) -> None:
+    """Run a workflow in a process of its own, and kill it when it tells that so many steps are done."""
+    with process("run", document, "--json", data=data) as running:
+        assert running.stdout is not None
+        done = 0
+        for line in running.stdout:
+            done += finished_step(json.loads(line))
+            if done == after:
+                running.kill()
+        assert running.returncode != 0 or running.wait() != 0
+
+
+def finished_step(event: dict[str, Any]) -> bool:
+    return event["event"] == "node_finished" and event["class_type"] == "SamplerStepBetween"
+
+
+def steps_kept(data: Path) -> int:
+    labels = [read_label(path)[0] for path in data.glob("store/entries/*/*.safetensors")]
+    return sum(label.class_name == "SamplerStepBetween" for label in labels)
+
+
+def test_a_run_that_was_killed_again_and_again_ends_in_the_identical_picture(tmp_path: Path, models: Path):
+    document = saved(tmp_path, workflow("dpmpp_2m_sde"))
+    whole = latentloom("run", document, "--store", "none", data=data_folder(tmp_path / "whole", models)).files[0]
+    data = data_folder(tmp_path / "killed", models)
+    chance = random.Random(5)
+    for _ in range(2):
+        before = steps_kept(data)
+        killed(data, document, after=chance.randrange(10, 40))
+        assert before < steps_kept(data) < STEPS
+    kept = steps_kept(data)
+    said = latentloom("run", document, "--json", data=data)
+    assert sum(finished_step(event) for event in said.events) == STEPS - kept
+    (picture,) = (Path(file) for event in said.events for file in event.get("files", []))
+    assert picture.read_bytes() == whole.read_bytes()
+    assert not list(data.glob("store/index.damaged*"))
+
+
+def test_the_same_run_in_another_process_reuses_everything_but_the_sink(tmp_path: Path, models: Path):
+    data = data_folder(tmp_path / "data", models)
+    document = saved(tmp_path, workflow("euler", steps=3))
+    first = latentloom("run", document, data=data)
+    with process("run", document, data=data) as running:
+        out, err = running.communicate()
+    assert "1 run, 1 reused" in err
+    assert Path(out.strip()).read_bytes() == first.files[0].read_bytes()
+
+
+def test_another_end_shares_the_steps_before_it(tmp_path: Path, models: Path):
+    data = data_folder(tmp_path / "data", models)
+    latentloom("run", saved(tmp_path, workflow("euler", steps=6)), data=data)
+    longer = workflow("euler", steps=6) | {
+        "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["1", 1]}}
+    }
+    longer["4"] = {
+        "class_type": "KSamplerAdvanced",
+        "inputs": {
+            "model": ["1", 0],
+            "add_noise": "enable",
+            "noise_seed": 7,
+            "steps": 6,
+            "cfg": 3.0,
+            "sampler_name": "euler",
+            "scheduler": "normal",
+            "positive": ["2", 0],
+            "negative": ["2", 0],
+            "latent_image": ["3", 0],
+            "end_at_step": 4,
+            "return_with_leftover_noise": "enable",
+        },
+    }
+    said = latentloom("run", saved(tmp_path, longer), "--json", data=data)
+    assert said.code == 0 and not any(finished_step(event) for event in said.events)
+
+
+def test_results_of_another_precision_are_not_reused(tmp_path: Path, models: Path):
+    data = data_folder(tmp_path / "data", models)
+    document = saved(tmp_path, workflow("euler", steps=2))
+    pictures = [
+        latentloom("run", document, "--precision", precision, data=data).files[0]
+        for precision in ("fp32", "bf16", "fp32")
+    ]
+    first, other, again = (picture.read_bytes() for picture in pictures)
+    assert first == again != other
