@@ -76,6 +76,19 @@ def sampling(settings: Settings, repeats: int, size: int, precision: "PrecisionC
 
 
 @bench.command()
+@click.option("--repeats", type=click.IntRange(2), default=10, show_default=True)
+@click.option("--size", type=click.IntRange(64), default=512, show_default=True, help="Pixels of a side.")
+@click.option("--entries", default=100_000, show_default=True, help="How many entries the large store has.")
+@click.pass_obj
+def store(settings: Settings, repeats: int, size: int, entries: int) -> None:
+    """What keeping every step on disk costs sampling, and what finding it again costs against reading a plain file."""
+    from server.bench.store import measure
+
+    with _explained():
+        measure(settings, repeats, size, entries, click.echo)
+
+
+@bench.command()
 @click.option(
     "--count",
     type=click.IntRange(20),
