@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from graph.events import Event, NodeFinished, NodeReused
 from graph.folders import Folders
@@ -12,6 +13,7 @@ from nodes.engine import Engine
 from nodes.picture_files import decode_mask, decode_picture
 from workflows.documents import EXAMPLES as FOLDER
 from workflows.examples import EXAMPLES, build
+from workflows.examples import main as script
 
 
 def engine(folder: Path) -> Engine:
@@ -69,3 +71,24 @@ def test_outpainting_keeps_what_was_there(tmp_path: Path):
     before = decode_picture(PICTURES / "boat.png").pixels
     assert after.shape == (1, 128, 192, 3)
     assert torch.equal(after[:, :, 32 + 16 : 160 - 16], before[:, :, 16:-16])
+
+
+def test_an_example_is_saved_from_its_script(tmp_path: Path):
+    path = tmp_path / "my steps.json"
+    done = CliRunner().invoke(script, ["steps", "--save", str(path)])
+    assert done.output == f"{path}\n" and json.loads(path.read_text()) == build("steps").document()
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ([], "which example?"),
+        (["step"], "is not one of"),
+        (["steps", "--save", "{folder}/none/a.json"], "No such file"),
+        (["text_to_image", "--output", "{folder}/file"], "a file is in the way"),
+    ],
+)
+def test_what_a_script_cannot_do_is_explained(tmp_path: Path, words: list[str], answer: str):
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(script, [word.format(folder=tmp_path) for word in words])
+    assert done.exit_code and isinstance(done.exception, SystemExit) and answer in done.output

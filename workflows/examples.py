@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from graph.builder import WorkflowBuilder
+from graph.errors import RunFailed
 from nodes.checkpoints import load_checkpoint
 from nodes.images import batch_images, blend_images_by_mask, contact_sheet, pad_for_outpainting
 from nodes.latents import blend_latents_by_mask, decode, empty_latent, encode, set_noise_mask, upscale_latent
@@ -153,7 +154,9 @@ def steps() -> None:
     state = start(model=model, noise=noise, sampler=sampler, sigmas=sigmas, latent_image=blank)
     pictures = [decode(samples=end(model=model, state=state), vae=vae)]
     for index in range(count):
-        state = step(model=model, positive=positive, negative=negative, state=state, sigmas=sigmas, step=index, cfg=3.5)
+        state = step.titled(f"Step {index + 1}")(
+            model=model, positive=positive, negative=negative, state=state, sigmas=sigmas, step=index, cfg=3.5
+        )
         pictures.append(decode(samples=end(model=model, state=state), vae=vae))
     captions = ["noise", *(f"after step {index + 1}" for index in range(count))]
     sheet = contact_sheet(images=_batch(pictures), captions="\n".join(captions), columns=4)
@@ -171,7 +174,10 @@ def forward_diffusion_sheet() -> None:
     # The schedule falls from the highest level to none, so the sheet walks it backwards.
     pictures = [
         decode(
-            samples=forward_diffusion(model=model, noise=noise, sigmas=sigmas, latent_image=latent, step=index), vae=vae
+            samples=forward_diffusion.titled(f"Level {count - index}")(
+                model=model, noise=noise, sigmas=sigmas, latent_image=latent, step=index
+            ),
+            vae=vae,
         )
         for index in range(count, -1, -1)
     ]
@@ -250,10 +256,13 @@ def mask_blend() -> None:
     right = encode_text.titled("Right prompt")(text="a tree in the desert at sunset", clip=clip)
     together = encode_text.titled("Both")(text="a green tree", clip=clip)
     negative = encode_text.titled("Negative prompt")(text="", clip=clip)
-    half = solid_mask(value=1.0, width=SIDE // 2, height=SIDE)
+    half = solid_mask.titled("Right half")(value=1.0, width=SIDE // 2, height=SIDE)
     soft = feather_mask(mask=half, left=32)
     mask = composite_masks(
-        destination=solid_mask(value=0.0, width=SIDE, height=SIDE), source=soft, x=SIDE // 2, operation="add"
+        destination=solid_mask.titled("Nothing")(value=0.0, width=SIDE, height=SIDE),
+        source=soft,
+        x=SIDE // 2,
+        operation="add",
     )
     halves = [
         ksampler_advanced.titled(title)(
@@ -349,7 +358,7 @@ def _batch(pictures: list[Image]) -> Image:
 
 
 @click.command()
-@click.argument("name", type=click.Choice(list(EXAMPLES)), required=False)
+@click.argument("name", type=click.Choice(list(EXAMPLES)), metavar="[NAME]", required=False)
 @click.option(
     "--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the workflow to this file instead."
 )
@@ -359,21 +368,27 @@ def _batch(pictures: list[Image]) -> Image:
 @click.option("--output", type=click.Path(path_type=Path), default=Path("output"), show_default=True)
 def main(name: str | None, save: Path | None, save_all: Path | None, output: Path) -> None:
     """Run the example NAME, or save it."""
-    if save_all is not None:
-        for each in EXAMPLES:
-            click.echo(build(each).save(save_all / f"{each}.json"))
-        return
-    if name is None:
+    if name is None and save_all is None:
         raise click.UsageError(f"which example? {', '.join(EXAMPLES)}")
-    if save is not None:
-        click.echo(build(name).save(save))
-        return
+    try:
+        if save_all is not None:
+            paths = [build(each).save(save_all / f"{each}.json") for each in EXAMPLES]
+        elif save is not None:
+            paths = [build(str(name)).save(save)]
+        else:
+            paths = _pictures(str(name), output)
+    except (OSError, RunFailed) as error:
+        raise click.ClickException(str(error)) from error
+    for path in paths:
+        click.echo(path)
+
+
+def _pictures(name: str, output: Path) -> list[Path]:
+    """Run an example; the files it wrote."""
     from nodes.engine import Engine, usual_folders
 
     result = Engine(usual_folders(output=output)).run(build(name)).checked()
-    for shown in result.shown.values():
-        for path in getattr(shown, "paths", ()):
-            click.echo(path)
+    return [path for shown in result.shown.values() for path in getattr(shown, "paths", ())]
 
 
 if __name__ == "__main__":
