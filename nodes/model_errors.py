@@ -11,3 +11,15 @@ class ModelError(ValueError):
         self.reason = reason
         self.remedy = remedy
         super().__init__(" ".join(part for part in (f"{path}: {reason}.", remedy) if part))
+
+
+class WrongPrompt(ValueError):
+    """A prompt was encoded for another kind of network."""
+
+    def __init__(self, expected: int, found: int) -> None:
+        super().__init__(
+            f"the prompt was encoded into states of width {found}, where {expected} is needed; "
+            "encode it with the CLIP that belongs to the model"
+        )
+        self.expected = expected
+        self.found = found

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from graph.values import Service
 from nodes.clip_tokenizer import ClipTokenizer, load_tokenizer
+from nodes.model_errors import WrongPrompt
 from nodes.precision import Precision, PrecisionChoice, PrecisionPolicy
 from nodes.values import Clip, Model, Vae, Weights
 
@@ -145,7 +146,11 @@ class ModelPool(Service):
         dtype = DTYPES[precision.dtype]
         layout = torch.channels_last if precision.channels_last else torch.contiguous_format
 
+        width = cast(int, cast(Any, module).config.cross_attention_dim)
+
         def predict(x: "Tensor", timestep: "Tensor", context: "Tensor") -> "Tensor":
+            if context.shape[-1] != width:
+                raise WrongPrompt(width, context.shape[-1])
             with torch.inference_mode():
                 latent = x.to(device=device, dtype=dtype, memory_format=layout)
                 text = context.to(device=device, dtype=dtype)

@@ -8,8 +8,9 @@ from pydantic import Field
 from graph.literals import Widget
 from graph.node import node
 from graph.values import INJECTED
+from nodes.model_errors import WrongPrompt
 from nodes.models import ModelPool
-from nodes.values import Clip, Conditioning
+from nodes.values import Clip, Conditioning, Prompt
 
 PromptText = Annotated[
     str,
@@ -53,6 +54,7 @@ def average(
     from nodes.maths.conditioning import mix
 
     source = conditioning_from.prompts[0]
+    _refuse_unlike(conditioning_to, source)
     return Conditioning(
         tuple(
             replace(
@@ -72,9 +74,10 @@ def concat(conditioning_to: Conditioning, conditioning_from: Conditioning) -> Co
     """Append the tokens of one prompt to another's; only the first of `from` is used."""
     from nodes.maths.conditioning import append
 
-    source = conditioning_from.prompts[0].tokens
+    source = conditioning_from.prompts[0]
+    _refuse_unlike(conditioning_to, source)
     return Conditioning(
-        tuple(replace(prompt, tokens=append(prompt.tokens, source)) for prompt in conditioning_to.prompts)
+        tuple(replace(prompt, tokens=append(prompt.tokens, source.tokens)) for prompt in conditioning_to.prompts)
     )
 
 
@@ -87,3 +90,10 @@ def zero_out(conditioning: Conditioning) -> Conditioning:
             for prompt in conditioning.prompts
         )
     )
+
+
+def _refuse_unlike(conditioning: Conditioning, other: Prompt) -> None:
+    """Only what text encoders of one kind made can be mixed."""
+    for prompt in conditioning.prompts:
+        if prompt.tokens.shape[-1] != other.tokens.shape[-1]:
+            raise WrongPrompt(prompt.tokens.shape[-1], other.tokens.shape[-1])

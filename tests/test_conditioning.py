@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch import Tensor
 
 from nodes import text
+from nodes.model_errors import WrongPrompt
 from nodes.values import Conditioning, Prompt
 
 
@@ -53,3 +55,10 @@ def test_concatenating_appends_tokens_to_every_prompt():
 def test_zeroing_leaves_only_zeros():
     (prompt,) = text.zero_out(conditioning(3)).prompts
     assert prompt.pooled is not None and not prompt.tokens.any() and not prompt.pooled.any()
+
+
+def test_prompts_of_different_encoders_are_not_mixed():
+    wider = Conditioning((Prompt(torch.zeros(1, 4, 6)),))
+    for mixing in (text.average, text.concat):
+        with pytest.raises(WrongPrompt, match="of width 6, where 4 is needed"):
+            mixing(conditioning_to=conditioning(4), conditioning_from=wider)

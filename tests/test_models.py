@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nodes import precision
-from nodes.model_errors import ModelError
+from nodes.model_errors import ModelError, WrongPrompt
 from nodes.model_folders import read_checkpoint
 from nodes.models import ModelPool
 from nodes.precision import PrecisionPolicy
@@ -53,6 +53,12 @@ def test_the_network_predicts_what_diffusers_predicts(
     with torch.no_grad():
         expected = theirs(x, timestep, context).sample
     torch.testing.assert_close(pool.denoise_network(parts[0])(x, timestep, context), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_prompt_of_another_text_encoder_is_refused(parts: tuple[Model, Clip, Vae], pool: ModelPool) -> None:
+    x, timestep, context = inputs()
+    with pytest.raises(WrongPrompt, match="of width 16, where 32 is needed; encode it with the CLIP that belongs to"):
+        pool.denoise_network(parts[0])(x, timestep, context[..., :16])
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
