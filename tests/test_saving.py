@@ -61,6 +61,13 @@ def test_a_saved_picture_carries_its_workflow(bench: Bench):
     assert texts == {"prompt": workflow.document(), "workflow": {"nodes": [], "title": "Größe"}}
 
 
+def test_metadata_is_ascii_so_that_every_reader_takes_it_for_the_same(bench: Bench):
+    document = {"title": "Größe 雨 \ud83d"}
+    (path,) = saved(bench.run(saving_pictures(), extra={"workflow": document})).paths
+    assert json.loads(png_texts(path.read_bytes())["workflow"]) == document
+    assert b"tEXtworkflow\0" in path.read_bytes()
+
+
 def test_the_pixels_are_saved_truncated(bench: Bench):
     (path,) = saved(bench.run(saving_pictures())).paths
     with Image.open(path) as image:
