@@ -29,12 +29,26 @@ class Commands(click.Group):
             ctx.exit(INTERRUPTED)
 
 
+def _say_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        click.echo(f"latentloom, version {version('latentloom')}")
+    except PackageNotFoundError:
+        click.echo("latentloom, from a clone that is not installed")
+    context.exit()
+
+
 @click.group(
     cls=Commands,
     epilog="Example: latentloom run text_to_image --set Prompt.text='a red house in the snow' --seed 7",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="latentloom", prog_name="latentloom")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_say_version, help="Show the version."
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),

@@ -66,3 +66,8 @@ def test_what_needs_no_torch_imports_none(tmp_path: Path, words: list[str]):
     )
     command = [sys.executable, "-c", program, "--data", str(tmp_path), *words]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_version_is_told_also_where_nothing_is_installed(tmp_path: Path):
+    said = latentloom("--version", data=tmp_path)
+    assert said.code == 0 and said.out.startswith("latentloom, ")
