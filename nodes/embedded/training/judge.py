@@ -59,7 +59,7 @@ def _resized(pictures: Float[Tensor, "count 3 height width"]) -> Float[Tensor, "
 
 
 def _varied(pictures: Float[Tensor, "count 3 128 128"], generator: torch.Generator) -> Float[Tensor, "count 3 128 128"]:
-    """Moved, turned, blurred, noisy: the judge should not mind what does not matter."""
+    """Moved, turned, blurred, stained, noisy: the judge should mind what is shown and not how cleanly."""
     count = len(pictures)
 
     def spread(width: float) -> Tensor:
@@ -69,12 +69,14 @@ def _varied(pictures: Float[Tensor, "count 3 128 128"], generator: torch.Generat
     rows = [size * angle.cos(), -size * angle.sin(), spread(0.05), size * angle.sin(), size * angle.cos(), spread(0.05)]
     grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(pictures.shape), align_corners=False)
     moved = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
-    soft = F.avg_pool2d(moved, 3, 1, 1)
+    soft = F.avg_pool2d(F.avg_pool2d(moved, 3, 1, 1), 3, 1, 1)
     moved = moved.lerp(soft, torch.rand((count, 1, 1, 1), generator=generator))
-    return moved + 0.04 * torch.randn(moved.shape, generator=generator)
+    stains = F.interpolate(torch.randn((count, 3, 12, 12), generator=generator), (SIDE, SIDE), mode="bilinear")
+    contrast = 1 + spread(0.15).view(-1, 1, 1, 1)
+    return contrast * moved + 0.1 * stains + 0.05 * torch.randn(moved.shape, generator=generator)
 
 
-def train(pictures: Album, folder: Path, path: Path, seed: int, rounds: int = 5) -> None:
+def train(pictures: Album, folder: Path, path: Path, seed: int, rounds: int = 8) -> None:
     """Train on an album and write the judge in half precision."""
     set_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -90,6 +92,7 @@ def train(pictures: Album, folder: Path, path: Path, seed: int, rounds: int = 5)
         learner.learn(loss, step, rate(step, steps, hold=0.2))
         meter.count(step, loss)
     files.save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, path)
+    path.chmod(0o644)
 
 
 def load(path: Path) -> Judge:
