@@ -17,7 +17,7 @@ def remember(folders: Folders, record: GraphRecord) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(record.model_dump_json(), encoding="utf-8")
         os.replace(temporary, path)
-    except (OSError, UnicodeEncodeError):
+    except (OSError, ValueError):  # also text that no encoding holds
         temporary.unlink(missing_ok=True)
 
 

@@ -153,7 +153,7 @@ def damaged(folder: Path, kind: str) -> str:
 )
 def test_a_damaged_picture_is_one_failure_with_advice(bench: Bench, kind: str, advice: str):
     failure = bench.run_last(inverting(damaged(bench.folders.inputs[0], kind))).failure
-    assert str(failure).startswith("node 1 (LoadImage “Load Image”) failed: The picture ")
+    assert str(failure).startswith("node 1 (LoadImage) failed: The picture ")
     assert advice in str(failure)
 
 
