@@ -250,11 +250,10 @@ def prompt_switch() -> None:
 
 
 def mask_blend() -> None:
-    """Two prompts through a mask: each paints its half, and the last steps draw the halves together."""
+    """Night and day through a mask: each prompt paints its half, and the last steps draw the halves together."""
     model, clip, vae = load_checkpoint(ckpt_name=MODEL)
-    left = encode_text.titled("Left prompt")(text="a tree in the snow at night", clip=clip)
-    right = encode_text.titled("Right prompt")(text="a tree in the desert at sunset", clip=clip)
-    together = encode_text.titled("Both")(text="a green tree", clip=clip)
+    left = encode_text.titled("Left prompt")(text="a green tree in the snow at night", clip=clip)
+    right = encode_text.titled("Right prompt")(text="a green tree in a meadow by day", clip=clip)
     negative = encode_text.titled("Negative prompt")(text="", clip=clip)
     half = solid_mask.titled("Right half")(value=1.0, width=SIDE // 2, height=SIDE)
     soft = feather_mask(mask=half, left=32)
@@ -267,7 +266,7 @@ def mask_blend() -> None:
     halves = [
         ksampler_advanced.titled(title)(
             model=model,
-            noise_seed=12,
+            noise_seed=1,
             steps=20,
             cfg=3.5,
             sampler_name="euler",
@@ -275,7 +274,7 @@ def mask_blend() -> None:
             positive=positive,
             negative=negative,
             latent_image=empty_latent(width=SIDE, height=SIDE),
-            end_at_step=12,
+            end_at_step=18,
             return_with_leftover_noise="enable",
         )
         for title, positive in (("Left half", left), ("Right half", right))
@@ -284,15 +283,15 @@ def mask_blend() -> None:
     finished = ksampler_advanced.titled("Together")(
         model=model,
         add_noise="disable",
-        noise_seed=12,
+        noise_seed=1,
         steps=20,
-        cfg=2.0,
+        cfg=1.0,
         sampler_name="euler",
         scheduler="normal",
-        positive=together,
+        positive=negative,
         negative=negative,
         latent_image=blended,
-        start_at_step=12,
+        start_at_step=18,
     )
     save_image(images=decode(samples=finished, vae=vae), filename_prefix="mask_blend")
 
