@@ -43,7 +43,7 @@ PAIRS = 1.7
 class Schedule(NamedTuple):
     """How long and how hard, per process."""
 
-    steps: int = 12500
+    steps: int = 12000
     batch: int = 16
     large_batch: int = 7
     large_from: float = 0.5
