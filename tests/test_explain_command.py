@@ -38,7 +38,7 @@ def test_a_change_is_named_where_it_is_and_followed_from_there(tmp_path: Path):
 def test_two_files_are_compared(tmp_path: Path):
     other = saved(tmp_path, build("text_to_image").document())
     said = latentloom("explain", "text_to_image", "--set", "KSampler.cfg=5", "--against", other, data=tmp_path)
-    assert "cfg: 3.5 → 5.0" in outcomes(said)["KSampler"]
+    assert "cfg: 2.0 → 5.0" in outcomes(said)["KSampler"]
 
 
 def test_against_and_last_exclude_each_other(tmp_path: Path):

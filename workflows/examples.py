@@ -43,9 +43,9 @@ def text_to_image() -> None:
     model, clip, vae = load_checkpoint(ckpt_name=MODEL)
     latent = ksampler(
         model=model,
-        seed=1,
+        seed=11,
         steps=20,
-        cfg=3.5,
+        cfg=2.0,
         sampler_name="euler",
         scheduler="normal",
         positive=encode_text.titled("Prompt")(text="a red house in the snow at night", clip=clip),
@@ -62,7 +62,7 @@ def image_to_image() -> None:
         model=model,
         seed=3,
         steps=20,
-        cfg=3.5,
+        cfg=2.0,
         sampler_name="dpmpp_2m",
         scheduler="karras",
         positive=encode_text.titled("Prompt")(text="a blue boat at sea at sunset", clip=clip),
@@ -82,7 +82,7 @@ def inpaint() -> None:
         model=model,
         seed=5,
         steps=20,
-        cfg=4.0,
+        cfg=2.0,
         sampler_name="euler",
         scheduler="normal",
         positive=encode_text.titled("Prompt")(text="a green tree in a meadow by day", clip=clip),
@@ -101,7 +101,7 @@ def outpaint() -> None:
         model=model,
         seed=2,
         steps=20,
-        cfg=3.5,
+        cfg=2.0,
         sampler_name="euler",
         scheduler="normal",
         positive=encode_text.titled("Prompt")(text="a boat at sea by day", clip=clip),
@@ -126,7 +126,7 @@ def handwritten_digits() -> None:
                 model=model,
                 seed=11,
                 steps=16,
-                cfg=3.5,
+                cfg=2.0,
                 sampler_name="dpmpp_2m",
                 scheduler="normal",
                 positive=encode_text.titled(caption)(text=f"{caption} on a white background", clip=clip),
@@ -155,7 +155,7 @@ def steps() -> None:
     pictures = [decode(samples=end(model=model, state=state), vae=vae)]
     for index in range(count):
         state = step.titled(f"Step {index + 1}")(
-            model=model, positive=positive, negative=negative, state=state, sigmas=sigmas, step=index, cfg=3.5
+            model=model, positive=positive, negative=negative, state=state, sigmas=sigmas, step=index, cfg=2.0
         )
         pictures.append(decode(samples=end(model=model, state=state), vae=vae))
     captions = ["noise", *(f"after step {index + 1}" for index in range(count))]
@@ -224,7 +224,7 @@ def prompt_switch() -> None:
         model=model,
         noise_seed=9,
         steps=20,
-        cfg=3.5,
+        cfg=2.0,
         sampler_name="euler",
         scheduler="normal",
         positive=first,
@@ -238,7 +238,7 @@ def prompt_switch() -> None:
         add_noise="disable",
         noise_seed=9,
         steps=20,
-        cfg=3.5,
+        cfg=2.0,
         sampler_name="euler",
         scheduler="normal",
         positive=second,
@@ -268,7 +268,7 @@ def mask_blend() -> None:
             model=model,
             noise_seed=1,
             steps=20,
-            cfg=3.5,
+            cfg=2.0,
             sampler_name="euler",
             scheduler="normal",
             positive=positive,
@@ -305,7 +305,7 @@ def two_pass() -> None:
         model=model,
         seed=10,
         steps=20,
-        cfg=3.5,
+        cfg=2.0,
         sampler_name="euler",
         scheduler="normal",
         positive=positive,
@@ -316,7 +316,7 @@ def two_pass() -> None:
         model=model,
         seed=10,
         steps=20,
-        cfg=3.5,
+        cfg=2.0,
         sampler_name="euler",
         scheduler="normal",
         positive=positive,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-STEPS, CFG = 20, 3.5
+STEPS, CFG = 20, 2.0
 MODEL = "loomlet"
 
 
