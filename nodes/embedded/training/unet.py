@@ -36,18 +36,21 @@ CONFIG: dict[str, Any] = {
     "norm_num_groups": 16,
 }
 
-PAIRS = 1.7
-"""Two objects are the hardest to learn: their pictures come up this much more often."""
+PAIRS, LATE_PAIRS = 1.7, 3.5
+"""Two objects are the hardest to learn: their pictures come up this much more often, and towards the end this much."""
 
 
 class Schedule(NamedTuple):
     """How long and how hard, per process."""
 
-    steps: int = 12000
+    steps: int = 14400
     batch: int = 16
     large_batch: int = 7
     large_from: float = 0.5
     """The part of training after which every fourth batch holds larger pictures."""
+
+    late_from: float = 0.83
+    """The part after which two objects come up oftener still."""
 
     learning_rate: float = 1.6e-3
     sheet_every: int = 1500
@@ -59,6 +62,7 @@ class Lesson(NamedTuple):
     latents: Float[Tensor, "count 4 height width"]
     attributes: list[Attributes]
     weights: Float[Tensor, " count"]
+    late_weights: Float[Tensor, " count"]
 
 
 def build() -> UNet2DConditionModel:
@@ -68,8 +72,10 @@ def build() -> UNet2DConditionModel:
 def lesson(album: Album, folder: Path) -> Lesson:
     latents = np.load(folder / f"{album.name}.latents.npy")
     attributes = album.attributes()
-    weights = torch.tensor([PAIRS if each.object2 else 1.0 for each in attributes])
-    return Lesson(torch.tensor(latents).float(), attributes, weights)
+    weights, late = (
+        torch.tensor([often if each.object2 else 1.0 for each in attributes]) for often in (PAIRS, LATE_PAIRS)
+    )
+    return Lesson(torch.tensor(latents).float(), attributes, weights, late)
 
 
 class Pupil:
@@ -94,7 +100,8 @@ class Pupil:
         schedule = self.schedule
         is_large = step >= schedule.large_from * schedule.steps and step % 4 == 3
         source, count = (large, schedule.large_batch) if is_large else (small, schedule.batch)
-        chosen = torch.multinomial(source.weights, count, generator=self.generator)
+        weights = source.late_weights if step >= schedule.late_from * schedule.steps else source.weights
+        chosen = torch.multinomial(weights, count, generator=self.generator)
         text = self.listen([source.attributes[int(i)] for i in chosen], LENGTH if step % 12 == 11 else SHORT)
         clean = source.latents[chosen]
         noise = torch.randn(clean.shape, generator=self.generator)
