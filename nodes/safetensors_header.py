@@ -59,6 +59,7 @@ def _parse(path: Path, text: bytes) -> dict[str, TensorEntry]:
     try:
         header = json.loads(text)
         if isinstance(header, dict):
+            # JSON has no types yet: the next line checks what is left.
             header.pop("__metadata__", None)  # pyright: ignore[reportUnknownMemberType]
         return _ENTRIES.validate_python(header)
     except (ValueError, ValidationError, RecursionError) as error:
