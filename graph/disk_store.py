@@ -1,6 +1,7 @@
 """The disk tier of the store: results in files, shared by every process of one data folder, kept when it ends."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 from weakref import finalize
@@ -8,11 +9,22 @@ from weakref import finalize
 from graph.codec import Codec, Unreadable
 from graph.entry_file import read_entry
 from graph.keys import Key
-from graph.store import Outputs
+from graph.leases import Leases
+from graph.store import FREE, Claim, Outputs
 from graph.store_folder import StoreFolder
 from graph.store_writer import StoreWriter
 
 log = logging.getLogger("latentloom.store")
+
+
+@dataclass(eq=False, slots=True)
+class _DiskClaim:
+    key: Key
+    lease: Claim
+    writer: StoreWriter
+
+    def release(self) -> None:
+        self.writer.after(self.key, self.lease.release)
 
 
 class DiskStore:
@@ -27,8 +39,9 @@ class DiskStore:
         self.folder = StoreFolder(folder)
         self._codec = codec
         self._writer = StoreWriter(self.folder, max_bytes, codec)
+        self._leases = Leases(self.folder.leases)
         # Also at the end of the process, while its threads still run.
-        self._close = finalize(self, self._writer.close)
+        self._close = finalize(self, _close, self._writer, self._leases)
         self._warned = False
 
     def __contains__(self, key: Key) -> bool:
@@ -56,6 +69,15 @@ class DiskStore:
         """Have outputs kept under the key. They must not change any more."""
         self._writer.put(key, outputs, class_name, seconds)
 
+    def claim(self, key: Key) -> Claim | None:
+        """The right to compute what is missing, among all processes of the folder; it ends when its holder dies.
+
+        Releasing it does not wait for the disk: it takes effect once what was put under the key has been written, or
+        has turned out not to be kept.
+        """
+        lease = self._leases.claim(key)
+        return lease if lease is None or lease is FREE else _DiskClaim(key, lease, self._writer)
+
     def touch(self, key: Key) -> None:
         """Note that an entry was of use, though another tier had it."""
         self._writer.used(key)
@@ -77,3 +99,8 @@ class DiskStore:
         except OSError:
             return
         self._writer.lost(key)
+
+
+def _close(writer: StoreWriter, leases: Leases) -> None:
+    writer.close()
+    leases.close()

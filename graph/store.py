@@ -11,6 +11,14 @@ from graph.values import size_of
 Outputs = tuple[object, ...]
 
 
+class Claim(Protocol):
+    """The right to compute what is missing under a key. It ends when it is released, or with the process."""
+
+    def release(self) -> None:
+        """Let others have it, once they can find what was put under the key before. May be called again."""
+        ...
+
+
 class Store(Protocol):
     """Where results are kept by key."""
 
@@ -31,6 +39,13 @@ class Store(Protocol):
         """
         ...
 
+    def claim(self, key: Key) -> Claim | None:
+        """The right to compute what is missing under the key, or None while somebody else has it.
+
+        Whoever gets it looks again before computing: the one who had it before may have just put it there.
+        """
+        ...
+
     def flush(self) -> None:
         """Wait until everything so far is where it will stay."""
         ...
@@ -43,6 +58,18 @@ class StoreStatistics:
     hits: int = 0
     misses: int = 0
     evictions: int = 0
+
+
+class FreeClaim:
+    """What is granted to everybody: by a store that no other process shares, or where there is nothing to hold."""
+
+    __slots__ = ()
+
+    def release(self) -> None:
+        """There is nothing to let go of."""
+
+
+FREE = FreeClaim()
 
 
 class MemoryStore:
@@ -85,6 +112,10 @@ class MemoryStore:
                 _, (_, freed) = self._entries.popitem(last=False)
                 self.nbytes -= freed
                 self.statistics.evictions += 1
+
+    def claim(self, key: Key) -> Claim:
+        """Granted at once: nobody else puts anything here."""
+        return FREE
 
     def flush(self) -> None:
         """Memory is at once where it will stay."""

@@ -24,13 +24,17 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class StoreFolder:
-    """`entries/ab/ab….safetensors` and `index.sqlite3` below one folder. Nothing is made before something is kept."""
+    """`entries/ab/ab….safetensors`, `index.sqlite3` and `leases` below one folder. None is made before it is needed."""
 
     root: Path
 
     @property
     def index(self) -> Path:
         return self.root / "index.sqlite3"
+
+    @property
+    def leases(self) -> Path:
+        return self.root / "leases"
 
     def shelf(self, number: int) -> Path:
         """One of the folders that the entries are spread over, by the first byte of their key."""

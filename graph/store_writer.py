@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from graph.codec import Codec, NoCodec
@@ -44,6 +45,7 @@ class StoreWriter:
         self._pending: dict[Key, _Job] = {}
         self._nbytes = 0
         self._at_work: dict[Key, _Job] = {}
+        self._afterwards: defaultdict[Key, list[Callable[[], None]]] = defaultdict(list)
         self._uses: Counter[Key] = Counter()
         self._found: dict[Key, tuple[Label, int]] = {}
         self._lost: list[Key] = []
@@ -76,6 +78,14 @@ class StoreWriter:
             self._pending[key] = job
             self._begin()
             self._changed.notify_all()
+
+    def after(self, key: Key, action: Callable[[], None]) -> None:
+        """Do something short once what waits under a key is written, or will not be; at once if nothing waits."""
+        with self._changed:
+            if key in self._pending or key in self._at_work:
+                self._afterwards[key].append(action)
+                return
+        action()
 
     def waiting(self, key: Key) -> Outputs | None:
         """A result that is not on the disk yet."""
@@ -149,11 +159,12 @@ class StoreWriter:
             with self._changed:
                 self._thread = None
                 self._changed.notify_all()
+            self._settle(list(self._afterwards))
 
     def _next(self) -> bool:
         """Wait for something to do, and take it. False when all is done."""
+        self._settle(list(self._at_work))  # what was not written after all
         with self._changed:
-            self._at_work = {}
             self._busy = False
             self._changed.notify_all()
             self._changed.wait_for(
@@ -173,7 +184,7 @@ class StoreWriter:
             return
         try:
             self._keeper.open()
-            written = [entry for job in self._at_work.values() if (entry := self._write(job)) is not None]
+            written = [entry for job in list(self._at_work.values()) if (entry := self._write(job)) is not None]
             self._keeper.record([*found.values(), *written], uses, misses, lost)
             if written:
                 self._keeper.tidy()
@@ -182,12 +193,24 @@ class StoreWriter:
 
     def _write(self, job: _Job) -> tuple[Label, int] | None:
         try:
-            return job.label, self._folder.write(job.label, self._codec.encode(job.outputs))
+            nbytes = self._folder.write(job.label, self._codec.encode(job.outputs))
         except NoCodec as error:
             if error.kind not in self._refused:
                 self._refused.add(error.kind)
                 log.info("%s; results with it are kept in memory alone", error)
             return None
+        finally:
+            self._settle([job.label.key])
+        return job.label, nbytes
+
+    def _settle(self, keys: list[Key]) -> None:
+        """Let go of results that are written or will not be, and do what was to be done after that."""
+        for key in keys:
+            with self._changed:
+                self._at_work.pop(key, None)
+                actions = self._afterwards.pop(key, []) if key not in self._pending else []
+            for action in actions:
+                action()
 
     def _rest(self, error: Exception) -> None:
         self._keeper.close()

@@ -2,7 +2,7 @@
 
 from graph.disk_store import DiskStore
 from graph.keys import Key
-from graph.store import MemoryStore, Outputs
+from graph.store import Claim, MemoryStore, Outputs
 
 
 class TieredStore:
@@ -28,6 +28,9 @@ class TieredStore:
     def put(self, key: Key, outputs: Outputs, *, class_name: str = "", seconds: float = 0.0) -> None:
         self.memory.put(key, outputs)
         self.disk.put(key, outputs, class_name=class_name, seconds=seconds)
+
+    def claim(self, key: Key) -> Claim | None:
+        return self.disk.claim(key)
 
     def flush(self) -> None:
         self.disk.flush()
