@@ -13,12 +13,14 @@ from graph.identity import content_identity, digest, encode
 from nodes.embedded import LOOMLET
 from nodes.model_errors import ModelError
 from nodes.safetensors_header import read_header
-from nodes.values import Clip, Model, Prediction, Vae, Weights
+from nodes.values import Clip, Model, Prediction, PreviewMap, Vae, Weights
 
 C = TypeVar("C", bound=BaseModel)
 
 SINGLE_FILES = frozenset({".safetensors", ".ckpt", ".pt"})
 PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin"})
+PREVIEW = "preview.json"
+"""Beside an autoencoder's weights: a linear map from its latents to RGB, where somebody has fitted one."""
 UNET_STEM = VAE_STEM = "diffusion_pytorch_model"
 TEXT_STEM = "model"
 
@@ -136,6 +138,11 @@ class _Vae(_Config):
     scaling_factor: float = 0.18215
 
 
+class _Preview(_Config):
+    weight: tuple[tuple[float, float, float], ...]
+    bias: tuple[float, float, float]
+
+
 class _Scheduler(_Config):
     prediction_type: Prediction = "epsilon"
     beta_start: float = Field(default=0.0001, gt=0, lt=1)
@@ -175,6 +182,7 @@ def read_checkpoint(folder: Path, name: str) -> tuple[Model, Clip, Vae]:
         zero_terminal_snr=schedule.rescale_betas_zero_snr,
         latent_scale=vae.scaling_factor,
         latent_channels=unet.in_channels,
+        preview=_preview(folder / "vae" / PREVIEW, vae.latent_channels),
     )
     clip = Clip(
         weights=part_weights(folder / "text_encoder", TEXT_STEM, name),
@@ -198,6 +206,17 @@ def _vae_reference(folder: Path, name: str, config: _Vae) -> Vae:
         factor=2 ** (len(config.block_out_channels) - 1),
         latent_channels=config.latent_channels,
     )
+
+
+def _preview(path: Path, channels: int) -> PreviewMap | None:
+    """The linear map to RGB, if the folder has one."""
+    if not path.is_file():
+        return None
+    advice = "Delete the file: previews are then in colours known for this kind of latent, or grey."
+    found = _read(path, _Preview, advice)
+    if len(found.weight) != channels:
+        raise ModelError(path, f"its weight has {len(found.weight)} rows for {channels} latent channels", advice)
+    return PreviewMap(found.weight, found.bias)
 
 
 def _refuse_file(path: Path, layout: str) -> None:

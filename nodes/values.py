@@ -37,11 +37,22 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
+class PreviewMap:
+    """How latents look, roughly: red, green and blue (0…1) are `latent @ weight + bias`, at the network's scale.
+
+    `weight` has a row for each channel.
+    """
+
+    weight: tuple[tuple[float, float, float], ...]
+    bias: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Model(Value, kind="MODEL"):
     """A reference to a denoising network and how it was trained to predict.
 
     Betas run from `beta_start` to `beta_end` over `timesteps` steps; `latent_scale` takes a VAE's latent into the
-    range the network was trained on (0.18215 for Stable Diffusion 1).
+    range the network was trained on (0.18215 for Stable Diffusion 1). `preview` comes with some models.
     """
 
     weights: Weights
@@ -53,6 +64,7 @@ class Model(Value, kind="MODEL"):
     zero_terminal_snr: bool = False
     latent_scale: float = 0.18215
     latent_channels: int = 4
+    preview: PreviewMap | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from graph.folders import Folders
 from nodes import model_folders
 from nodes.model_errors import ModelError
 from nodes.model_folders import CheckpointSource, VaeSource, read_checkpoint, read_vae
+from nodes.values import PreviewMap
 from tests import tiny_models
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -48,6 +49,19 @@ def test_the_schedule_is_the_models_own(checkpoint: Path) -> None:
     )
     model, _, _ = read_checkpoint(checkpoint, "tiny")
     assert (model.prediction, model.zero_terminal_snr) == ("v_prediction", True)
+
+
+def test_a_map_to_colours_beside_the_autoencoder_comes_with_the_model(checkpoint: Path) -> None:
+    assert read_checkpoint(checkpoint, "tiny")[0].preview is None
+    path = checkpoint / "vae" / "preview.json"
+    tiny_models.write_json(path, {"weight": [[1, 0, 0]] * 4, "bias": [0.5, 0, 0]})
+    assert read_checkpoint(checkpoint, "tiny")[0].preview == PreviewMap(((1, 0, 0),) * 4, (0.5, 0, 0))
+    change_json(path, weight=[[1, 0, 0]] * 3)
+    with pytest.raises(ModelError, match="3 rows for 4 latent channels. Delete the file"):
+        read_checkpoint(checkpoint, "tiny")
+    change_json(path, weight="none")
+    with pytest.raises(ModelError, match="weight"):
+        read_checkpoint(checkpoint, "tiny")
 
 
 def test_identity_follows_the_content_and_not_the_place(made: Path, checkpoint: Path) -> None:

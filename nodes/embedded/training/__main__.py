@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from .. import JUDGE, LOOMLET
-from . import adherence, album, autoencoder, captions, export, judge, sheets, text_encoder, tokenizer, unet
+from . import adherence, album, autoencoder, captions, export, judge, preview, sheets, text_encoder, tokenizer, unet
 from .album import Album
 from .painter import Painter
 from .progress import say
@@ -90,6 +90,7 @@ def run(plan: Plan, out: Path, folder: Path, verdict: Path) -> None:
     once("decoder", out, lambda: autoencoder.refine(small, out, plan.decoder, SEED))
     once("judge", out, lambda: judge.train(plan.judging, out, verdict, SEED))
     export.write(out, folder)
+    preview.write(folder)
     say("export", f"{export.size(folder) / 1e6:.1f} MB in {folder}")
     sheets.save(Painter.shipped(folder).paint, folder.parent / "contact_sheet.png")
 
