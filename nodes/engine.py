@@ -21,7 +21,7 @@ from graph.store import MemoryStore, Store
 from graph.tiered_store import TieredStore
 from graph.values import Service
 from graph.workflow import Workflow, read
-from nodes import checkpoints, images, latents, loading, masks, sampling, saving, text
+from nodes import checkpoints, images, latents, loading, masks, sampling, saving, schedules, text
 from nodes.codecs import CODEC
 from nodes.documents import Documents
 from nodes.models import ModelPool
@@ -35,7 +35,8 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "workflows" / "input"
 
 def built_in() -> Catalogue:
     """The nodes that ship with Latentloom."""
-    return Catalogue.gather(checkpoints, images, latents, loading, masks, sampling, saving, text)
+    modules = (checkpoints, images, latents, loading, masks, sampling, saving, schedules, text)
+    return Catalogue.gather(*modules)
 
 
 def full_catalogue(folders: Folders, own: Iterable[Path] = ()) -> Catalogue:

@@ -1,7 +1,7 @@
-"""Sampling, one stage a node: noise, noise levels, the start, a step, the end; and KSampler, which is made of them."""
+"""Sampling, one stage a node: noise, the start, a step, the end; and KSampler, which is made of them."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from itertools import pairwise
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,7 @@ from graph.literals import Widget
 from graph.node import Known, composite, node
 from graph.values import INJECTED
 from nodes.models import ModelPool
+from nodes.schedules import Denoise, SchedulerName, Sigma, StepIndex, Steps, level, lowest_level
 from nodes.values import Conditioning, Latent, Model, Noise, SamplerChoice, SamplerState, Sigmas
 
 # The names stand here as types, so that listing them needs no torch; a test holds them against the tables.
@@ -25,35 +26,16 @@ SamplerName = Literal[
     "lcm",
     "ddim",
 ]
-SchedulerName = Literal[
-    "simple",
-    "sgm_uniform",
-    "karras",
-    "exponential",
-    "ddim_uniform",
-    "beta",
-    "normal",
-    "linear_quadratic",
-    "kl_optimal",
-]
 Seed = Annotated[
     int,
     Field(ge=0, lt=2**64, description="The same seed gives the same noise, on every machine."),
     Widget(control_after_generate=True),
 ]
-Steps = Annotated[int, Field(ge=1, le=10000, description="How many steps from noise to picture.")]
 Cfg = Annotated[
     float,
     Field(ge=0, le=100, description="How strongly the picture follows the prompt; 1 ignores the negative prompt."),
     Widget(step=0.1, round=0.01),
 ]
-Denoise = Annotated[
-    float,
-    Field(ge=0, le=1, description="How much of the picture is made anew; lower keeps more of the given latent."),
-    Widget(step=0.01),
-]
-StepIndex = Annotated[int, Field(ge=0, le=10000)]
-Sigma = Annotated[float, Field(ge=0)]
 
 
 @node("RandomNoise", category="sampling/custom_sampling/noise")
@@ -72,32 +54,6 @@ def disable_noise() -> Noise:
 def select_sampler(sampler_name: SamplerName = "euler") -> SamplerChoice:
     """Choose a sampler by name."""
     return SamplerChoice(sampler_name)
-
-
-@node("BasicScheduler", category="sampling/custom_sampling/schedulers")
-def basic_scheduler(
-    model: Model, scheduler: SchedulerName = "simple", steps: Steps = 20, denoise: Denoise = 1.0
-) -> Sigmas:
-    """The noise levels a sampler goes through, from the highest to 0."""
-    from nodes.denoiser import as_levels, sampling_of
-    from nodes.maths.schedules import sigmas_for, steps_of_whole
-
-    # Unlike KSampler, which takes everything above 0.9999 for 1, this node takes only 1 for 1.
-    whole = steps if denoise >= 1.0 else steps_of_whole(steps, denoise) if denoise > 0 else 0
-    if not whole:
-        return Sigmas(())
-    return Sigmas(as_levels(sigmas_for(sampling_of(model), scheduler, whole)[-(steps + 1) :]))
-
-
-class SplitNoiseLevels(NamedTuple):
-    high_sigmas: Sigmas
-    low_sigmas: Sigmas
-
-
-@node("SplitSigmas", category="sampling/custom_sampling/sigmas")
-def split_sigmas(sigmas: Sigmas, step: StepIndex = 0) -> SplitNoiseLevels:
-    """Cut noise levels in two at a step; the level at the cut is in both."""
-    return SplitNoiseLevels(Sigmas(sigmas.values[: step + 1]), Sigmas(sigmas.values[step:]))
 
 
 @node("ForwardDiffusion", category="sampling/stages")
@@ -128,7 +84,7 @@ def start_at(
     sampler_name: SamplerName,
     sigma: Sigma,
     *,
-    seed: Seed = 0,
+    seed: Annotated[Seed | None, Field(description="None: that of an unfinished latent, otherwise 0.")] = 0,
     max_denoise: Annotated[bool, Field(description="Whether sigma is where training ends: pure noise.")] = False,
     lowest_sigma: Annotated[Sigma, Field(description="The last level above 0, where a Brownian path ends.")] = 0.0,
 ) -> SamplerState:
@@ -166,6 +122,14 @@ def end(model: Model, state: SamplerState, latent_image: Latent | None = None) -
     return trajectory.end(model, state, latent_image)
 
 
+@node("SamplerDenoised", category="sampling/stages")
+def denoised(model: Model, state: SamplerState, latent_image: Latent | None = None) -> Latent:
+    """What the last step took the finished latent for: where sampling would arrive if it jumped there at once."""
+    from nodes import trajectory
+
+    return trajectory.denoised(model, state, latent_image)
+
+
 @composite("SamplerStart", category="sampling/stages")
 def start(
     model: Known[Model],
@@ -175,7 +139,7 @@ def start(
     latent_image: Latent,
 ) -> SamplerState:
     """The start of sampling: the latent under the noise of the first level."""
-    return _start(model, noise, noise.seed or 0, sampler.name, sigmas.values, latent_image)
+    return _start(model, noise, noise.seed, sampler.name, sigmas, latent_image, is_from_noise(model, sigmas))
 
 
 @composite("SamplerStep", category="sampling/stages")
@@ -223,9 +187,13 @@ def ksampler(
     from nodes.denoiser import as_levels, sampling_of
     from nodes.maths.schedules import sigmas_for
 
-    sigmas = as_levels(sigmas_for(sampling_of(model), scheduler, steps, denoise, sampler_name))
+    sigmas = Sigmas(as_levels(sigmas_for(sampling_of(model), scheduler, steps, denoise, sampler_name)))
+    if len(sigmas.values) < 2:
+        return latent_image
     noise = random_noise(noise_seed=seed)
-    return _sample(model, noise, seed, sampler_name, sigmas, cfg, positive, negative, latent_image)
+    from_noise = is_from_noise(model, sigmas)
+    state = sample(model, noise, seed, sampler_name, sigmas, cfg, positive, negative, latent_image, from_noise)
+    return end(model=model, state=state, latent_image=latent_image)
 
 
 @composite("KSamplerAdvanced", category="sampling")
@@ -247,34 +215,42 @@ def ksampler_advanced(
 ) -> Latent:
     """A stretch of a schedule: with leftover noise, another sampler can take over where this one stops."""
     from nodes.denoiser import as_levels, sampling_of
-    from nodes.maths.schedules import sigmas_for, slice_sigmas
+    from nodes.maths.schedules import sigmas_for
+    from nodes.maths.sigma_edits import slice_sigmas
 
     whole = sigmas_for(sampling_of(model), scheduler, steps, sampler_name=sampler_name)
     finish = return_with_leftover_noise == "disable"
-    sigmas = as_levels(slice_sigmas(whole, start_at_step, end_at_step, force_last_zero=finish))
-    noise = random_noise(noise_seed=noise_seed) if add_noise == "enable" else disable_noise()
+    levels = as_levels(slice_sigmas(whole, start_at_step, end_at_step, force_last_zero=finish))
+    if len(levels) < 2:
+        return latent_image
     # Where another stretch may follow, a Brownian path reaches to the end of the whole schedule, so that both share it.
-    lowest = None if finish else lowest_level(as_levels(whole))
-    return _sample(model, noise, noise_seed, sampler_name, sigmas, cfg, positive, negative, latent_image, lowest)
+    sigmas = Sigmas(levels, lowest=None if finish else lowest_level(Sigmas(as_levels(whole))))
+    noise = random_noise(noise_seed=noise_seed) if add_noise == "enable" else disable_noise()
+    from_noise = is_from_noise(model, sigmas)
+    state = sample(model, noise, noise_seed, sampler_name, sigmas, cfg, positive, negative, latent_image, from_noise)
+    return end(model=model, state=state, latent_image=latent_image)
 
 
-def _sample(
+def sample(
     model: Model,
     noise: Noise,
-    seed: int,
-    sampler_name: SamplerName,
-    sigmas: Sequence[float],
+    seed: int | None,
+    sampler_name: str,
+    sigmas: Sigmas,
     cfg: float,
     positive: Conditioning,
-    negative: Conditioning,
+    negative: Conditioning | None,
     latent_image: Latent,
-    lowest_sigma: float | None = None,
-) -> Latent:
-    """Start, every step, end. With no step to take the latent stays as it is."""
-    if len(sigmas) < 2:
-        return latent_image
-    state = _start(model, noise, seed, sampler_name, sigmas, latent_image, lowest_sigma)
-    for sigma, sigma_next in zip(sigmas, sigmas[1:], strict=False):
+    from_noise: bool,
+) -> SamplerState:
+    """The start and every step, for composites to call. Raises ValueError without any noise level.
+
+    Args:
+        seed: of the sampler's own noise; None takes that of an unfinished latent.
+        from_noise: whether the first noise level is that of pure noise; see `is_from_noise`.
+    """
+    state = _start(model, noise, seed, sampler_name, sigmas, latent_image, from_noise)
+    for sigma, sigma_next in pairwise(sigmas.values):
         state = step_between(
             model=model,
             positive=positive,
@@ -286,24 +262,30 @@ def _sample(
             noise=noise,
             latent_image=latent_image,
         )
-    return end(model=model, state=state, latent_image=latent_image)
+    return state
+
+
+def is_from_noise(model: Model, sigmas: Sigmas) -> bool:
+    """Whether the levels begin where the model's training ended: at pure noise."""
+    import torch
+
+    from nodes.denoiser import sampling_of
+
+    return sampling_of(model).is_max_denoise(torch.tensor(sigmas.values))
 
 
 def _start(
     model: Model,
     noise: Noise,
-    seed: int,
+    seed: int | None,
     sampler_name: str,
-    sigmas: Sequence[float],
+    sigmas: Sigmas,
     latent_image: Latent,
-    lowest_sigma: float | None = None,
+    from_noise: bool,
 ) -> SamplerState:
-    import torch
-
-    from nodes.denoiser import sampling_of
     from nodes.maths.samplers import SAMPLERS
 
-    if not sigmas:
+    if not sigmas.values:
         raise ValueError("there are no noise levels to start from; with denoise 0 there is nothing to sample")
     brownian = SAMPLERS[sampler_name].noise == "brownian"
     return start_at(
@@ -311,21 +293,9 @@ def _start(
         noise=noise,
         latent_image=latent_image,
         sampler_name=sampler_name,  # pyright: ignore[reportArgumentType]  # validated when it became a literal
-        sigma=sigmas[0],
+        sigma=sigmas.values[0],
         seed=seed,
-        max_denoise=sampling_of(model).is_max_denoise(torch.tensor(sigmas)),
+        max_denoise=from_noise,
         # Only a Brownian path looks at its far end: for all others the start does not depend on the schedule's end.
-        lowest_sigma=(lowest_sigma or lowest_level(sigmas)) if brownian else 0.0,
+        lowest_sigma=lowest_level(sigmas) if brownian else 0.0,
     )
-
-
-def lowest_level(sigmas: Sequence[float]) -> float:
-    """The last noise level above 0."""
-    return min(sigma for sigma in sigmas if sigma > 0)
-
-
-def level(sigmas: Sigmas, step: int) -> float:
-    """The noise level at a step. Raises ValueError beyond the last."""
-    if step >= len(sigmas.values):
-        raise ValueError(f"there is no noise level {step}: this schedule has {len(sigmas.values)}, counted from 0")
-    return sigmas.values[step]

@@ -43,11 +43,14 @@ def start(
     latent: Latent,
     sampler_name: str,
     sigma: float,
-    seed: int,
+    seed: int | None,
     max_denoise: bool,
     lowest_sigma: float,
 ) -> SamplerState:
-    """The state at the first noise level; an unfinished latent of the same sampler goes on exactly where it was."""
+    """The state at the first noise level; an unfinished latent of the same sampler goes on exactly where it was.
+
+    Without a seed it does so whatever the seed it began with.
+    """
     unfinished = latent.unfinished
     if (
         noise.seed is None
@@ -58,7 +61,7 @@ def start(
     x = sampling_of(model).noise_scaling(sigma, drawn(noise, latent), _scaled(model, latent), max_denoise)
     interval = (lowest_sigma, sigma) if lowest_sigma else None
     origin = None if latent.noise_mask is None else Origin(latent.samples, noise)
-    return SamplerState(x, sigma, sampler_name, seed, model.weights.identity, interval=interval, origin=origin)
+    return SamplerState(x, sigma, sampler_name, seed or 0, model.weights.identity, interval=interval, origin=origin)
 
 
 def step(
@@ -113,6 +116,13 @@ def end(model: Model, state: SamplerState, latent: Latent | None) -> Latent:
     return Latent(samples, mask, latent.batch_index if latent else None, unfinished=None if finished else state)
 
 
+def denoised(model: Model, state: SamplerState, latent: Latent | None) -> Latent:
+    """What the last step took the finished latent for; before any step, the noisy latent itself."""
+    x = state.x if state.denoised is None else state.denoised
+    mask, index = (latent.noise_mask, latent.batch_index) if latent else (None, None)
+    return Latent(x.cpu() / model.latent_scale, mask, index)
+
+
 def _scaled(model: Model, latent: Latent) -> Tensor:
     channels = latent.samples.shape[1]
     if channels != model.latent_channels:
@@ -120,14 +130,13 @@ def _scaled(model: Model, latent: Latent) -> Tensor:
     return latent.samples * model.latent_scale
 
 
-def _continues(state: SamplerState, model: Model, sampler_name: str, sigma: float, seed: int, latent: Latent) -> bool:
+def _continues(
+    state: SamplerState, model: Model, sampler_name: str, sigma: float, seed: int | None, latent: Latent
+) -> bool:
     """Whether sampling can go on from a state as if it had never stopped. The latent must be untouched since."""
-    same = (state.sampler, state.sigma, state.seed, state.network) == (
-        sampler_name,
-        sigma,
-        seed,
-        model.weights.identity,
-    )
+    stated = state.seed if seed is None else seed
+    wanted = (sampler_name, sigma, stated, model.weights.identity)
+    same = (state.sampler, state.sigma, state.seed, state.network) == wanted
     return same and torch.equal(latent.samples, state.x.cpu() / model.latent_scale)
 
 

@@ -152,9 +152,23 @@ class Noise(Value, kind="NOISE"):
 
 @dataclass(frozen=True, slots=True)
 class Sigmas(Value, kind="SIGMAS"):
-    """Noise levels from the highest to the lowest, one more than there are steps."""
+    """Noise levels from the highest to the lowest, one more than there are steps.
+
+    `lowest` is known of the first part of a schedule: the last level above 0 of the whole.
+    """
 
     values: tuple[float, ...]
+    lowest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guider(Value, kind="GUIDER"):
+    """What steers a sampler: a model, its prompts, and how strongly it follows them (1 needs no negative prompt)."""
+
+    model: Model
+    positive: Conditioning
+    negative: Conditioning | None = None
+    cfg: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,6 @@ from nodes.maths.samplers import SAMPLERS
 from nodes.maths.schedules import SCHEDULES
 from nodes.sampling import (
     SamplerName,
-    SchedulerName,
-    basic_scheduler,
     end,
     ksampler,
     ksampler_advanced,
@@ -28,6 +26,7 @@ from nodes.sampling import (
     start,
     step,
 )
+from nodes.schedules import SchedulerName, basic_scheduler
 from nodes.text import encode_text
 from nodes.values import Conditioning, Latent, Model
 

@@ -11,15 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nodes.maths.model_sampling import DiscreteSampling
-from nodes.maths.schedules import (
-    DROP_PENULTIMATE,
-    SCHEDULES,
-    scheduled_sigmas,
-    sigmas_for,
-    slice_sigmas,
-    split_sigmas,
-    split_sigmas_denoise,
-)
+from nodes.maths.schedules import DROP_PENULTIMATE, SCHEDULES, scheduled_sigmas, sigmas_for
 
 SD1 = DiscreteSampling()
 # diffusers hands tensors to numpy in a way that numpy 2 is going to refuse.
@@ -168,43 +160,6 @@ def test_almost_full_denoising_is_full_and_none_is_nothing() -> None:
 def test_midpoint_samplers_leave_out_the_penultimate_sigma(sampler: str) -> None:
     longer = scheduled_sigmas(SD1, "karras", 21)
     assert torch.equal(sigmas_for(SD1, "karras", 20, 1.0, sampler), torch.cat([longer[:20], longer[-1:]]))
-
-
-SIGMAS = torch.tensor([4.0, 3.0, 2.0, 1.0, 0.0])
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "force_last_zero", "expected"),
-    [
-        (0, 10000, True, [4, 3, 2, 1, 0]),
-        (0, None, False, [4, 3, 2, 1, 0]),
-        (0, 4, True, [4, 3, 2, 1, 0]),
-        (0, 2, False, [4, 3, 2]),
-        (0, 2, True, [4, 3, 0]),
-        (2, 10000, False, [2, 1, 0]),
-        (1, 3, True, [3, 2, 0]),
-        (4, 10000, False, []),
-        (9, 10000, False, []),
-        (3, 2, False, []),
-        (0, 0, True, []),
-    ],
-)
-def test_slices_of_a_schedule(start: int, end: int | None, force_last_zero: bool, expected: list[float]) -> None:
-    assert torch.equal(slice_sigmas(SIGMAS, start, end, force_last_zero), torch.tensor(expected, dtype=torch.float32))
-    assert SIGMAS[2].item() == 2.0
-
-
-def test_nothing_is_left_of_an_empty_schedule() -> None:
-    assert len(slice_sigmas(torch.empty(0), 0, 10000, True)) == 0
-
-
-def test_splits_share_the_level_between_them() -> None:
-    high, low = split_sigmas(SIGMAS, 1)
-    assert (high.tolist(), low.tolist()) == ([4, 3], [3, 2, 1, 0])  # pyright: ignore[reportUnknownMemberType]
-    high, low = split_sigmas_denoise(SIGMAS, 0.5)
-    assert (high.tolist(), low.tolist()) == ([4, 3, 2], [2, 1, 0])  # pyright: ignore[reportUnknownMemberType]
-    high, low = split_sigmas_denoise(SIGMAS, 0.0)
-    assert (high.tolist(), low.tolist()) == ([], [0])  # pyright: ignore[reportUnknownMemberType]
 
 
 @pytest.mark.parametrize("steps", [0, -1])

@@ -8,7 +8,8 @@ import torch
 from nodes.denoiser import sampling_of
 from nodes.maths.noise import initial_noise
 from nodes.models import DenoiseNetwork, ModelPool
-from nodes.sampling import basic_scheduler, disable_noise, forward_diffusion, random_noise, split_sigmas
+from nodes.sampling import disable_noise, forward_diffusion, random_noise
+from nodes.schedules import basic_scheduler, split_sigmas
 from nodes.trajectory import WrongLatent, end, start, step
 from nodes.values import Conditioning, Latent, Model, Noise, Prompt, Sigmas, Weights
 

@@ -20,7 +20,6 @@ from nodes.latents import blend_latents_by_mask, decode, empty_latent, encode, s
 from nodes.loading import load_image, load_mask
 from nodes.masks import composite_masks, feather_mask, grow_mask, solid_mask
 from nodes.sampling import (
-    basic_scheduler,
     end,
     forward_diffusion,
     ksampler,
@@ -31,6 +30,7 @@ from nodes.sampling import (
     step,
 )
 from nodes.saving import save_image
+from nodes.schedules import basic_scheduler
 from nodes.text import encode_text
 from nodes.values import Image
 

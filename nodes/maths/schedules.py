@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from nodes.maths import spacings
 from nodes.maths.model_sampling import DiscreteSampling, NoiseLevels
 
 # steps + 1 levels, the last of them 0, unless the schedule's docstring says otherwise.
@@ -34,14 +35,12 @@ def sgm_uniform(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
 
 def karras(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
     """Evenly apart in sigma^(1/7), Karras et al. (2022), equation 5."""
-    rho = 7.0
-    low, high = sampling.sigma_min ** (1 / rho), sampling.sigma_max ** (1 / rho)
-    return _with_zero((high + torch.linspace(0, 1, steps) * (low - high)) ** rho)
+    return spacings.karras(steps, sampling.sigma_min, sampling.sigma_max)
 
 
 def exponential(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
     """Evenly apart in the logarithm of sigma."""
-    return _with_zero(torch.linspace(math.log(sampling.sigma_max), math.log(sampling.sigma_min), steps).exp())
+    return spacings.exponential(steps, sampling.sigma_min, sampling.sigma_max)
 
 
 def ddim_uniform(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
@@ -53,12 +52,17 @@ def ddim_uniform(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
     return falling if ends_at_zero else _with_zero(falling)
 
 
-def beta(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
-    """Timesteps at the quantiles of Beta(0.6, 0.6), Lee et al. (2024); repeats dropped, so maybe fewer than steps."""
+def beta(sampling: DiscreteSampling, steps: int, alpha: float = 0.6, beta: float = 0.6) -> NoiseLevels:
+    """Timesteps at the quantiles of Beta(alpha, beta), Lee et al. (2024); repeats dropped, so maybe fewer than steps.
+
+    Raises ValueError unless both parameters are above 0.
+    """
     from scipy.special import betaincinv  # here, because only this schedule needs it
 
+    if not (alpha > 0 and beta > 0):
+        raise ValueError(f"alpha {alpha:g} and beta {beta:g}: expected both above 0; 0.6 is usual for both")
     table = sampling.sigmas
-    quantiles = [betaincinv(0.6, 0.6, 1 - i / steps) for i in range(steps)]
+    quantiles = [betaincinv(alpha, beta, 1 - i / steps) for i in range(steps)]
     # Python's round is numpy's rint: halves go to the even neighbour. The quantiles fall, so equal ones are neighbours.
     timesteps = dict.fromkeys(round(float(q) * (len(table) - 1)) for q in quantiles)
     return _with_zero([table[t].item() for t in timesteps])
@@ -127,33 +131,6 @@ def steps_of_whole(steps: int, denoise: float) -> int:
     if whole > MOST_STEPS:
         raise ValueError(f"{steps} steps at denoise {denoise:g} need a schedule of {whole:.3g}; raise denoise")
     return int(whole)
-
-
-def slice_sigmas(
-    sigmas: NoiseLevels, start: int = 0, end: int | None = None, force_last_zero: bool = False
-) -> NoiseLevels:
-    """The noise levels of KSamplerAdvanced from step `start` to step `end`; empty when no step is left.
-
-    `force_last_zero` makes a schedule that was cut short end with 0, so that no noise is left over.
-    """
-    if end is not None and end < len(sigmas) - 1:
-        sigmas = sigmas[: max(end, 0) + 1]
-        if force_last_zero:
-            sigmas = torch.cat([sigmas[:-1], sigmas.new_zeros(1)])
-    return sigmas[max(start, 0) :] if max(start, 0) < len(sigmas) - 1 else sigmas[:0]
-
-
-def split_sigmas(sigmas: NoiseLevels, step: int) -> tuple[NoiseLevels, NoiseLevels]:
-    """The levels up to a step and those from it; the level between them is in both."""
-    return sigmas[: max(step, 0) + 1], sigmas[max(step, 0) :]
-
-
-def split_sigmas_denoise(sigmas: NoiseLevels, denoise: float) -> tuple[NoiseLevels, NoiseLevels]:
-    """The levels before the last share `denoise` of the steps, and those of that share."""
-    steps = max(len(sigmas) - 1, 0)
-    last = min(max(round(steps * denoise), 0), steps)
-    # With no step in the low part the reference's slice [:-0] leaves the high part empty; so here.
-    return (sigmas[:-last] if last else sigmas[:0]), sigmas[-(last + 1) :]
 
 
 def _fit_for(sampler_name: str, sampling: DiscreteSampling, schedule: str, steps: int) -> NoiseLevels:
