@@ -7,14 +7,17 @@ and its fields are set as they were.
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 Tree = Any
 """What JSON can say."""
+ALIGNMENT = 64
+"""Where blocks begin in a file, and in memory if their codec asks for it: at multiples of this many bytes."""
 
 
 class NoCodec(TypeError):
@@ -29,8 +32,7 @@ class Unreadable(ValueError):
     """Data is damaged, or no value of this version."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """Bytes, with the type and shape that a safetensors file states for them."""
 
     dtype: str
@@ -52,12 +54,11 @@ class BlockCodec(Protocol):
         """Its block, and what else is needed to make it again. Raises NoCodec."""
         ...
 
-    def allocate(self, dtype: str, shape: tuple[int, ...], nbytes: int) -> tuple[Any, memoryview]:
-        """Something to be filled, and its bytes. Raises ValueError when the size does not fit the shape."""
-        ...
+    def read(self, block: Block, details: Mapping[str, Tree]) -> object:
+        """The value, of its block and of what `write` added. It may keep the block's memory, which nobody else uses.
 
-    def finish(self, filled: Any, details: Mapping[str, Tree]) -> object:
-        """The value, of what `allocate` gave once its bytes are there and what `write` added."""
+        Raises ValueError when the size does not fit the shape.
+        """
         ...
 
 
@@ -72,14 +73,8 @@ class BytesCodec:
     def write(self, value: bytes) -> tuple[Block, Mapping[str, Tree]]:
         return Block("U8", (len(value),), memoryview(value)), {}
 
-    def allocate(self, dtype: str, shape: tuple[int, ...], nbytes: int) -> tuple[bytearray, memoryview]:
-        if dtype != "U8" or shape != (nbytes,):
-            raise ValueError(f"{nbytes} bytes are not {dtype} of shape {shape}")
-        filled = bytearray(nbytes)
-        return filled, memoryview(filled)
-
-    def finish(self, filled: bytearray, details: Mapping[str, Tree]) -> bytes:
-        return bytes(filled)
+    def read(self, block: Block, details: Mapping[str, Tree]) -> bytes:
+        return block.data.tobytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +88,13 @@ class Encoded:
 class Codec:
     """All codecs of an engine."""
 
-    def __init__(self, blocks: Iterable[BlockCodec] = ()) -> None:
+    def __init__(self, blocks: Iterable[BlockCodec] = (), room: Callable[[int], memoryview] | None = None) -> None:
+        """
+        Args:
+            room: gives memory for so many bytes, aligned as the codecs of blocks need it.
+        """
         self.blocks: Mapping[str, BlockCodec] = {codec.name: codec for codec in (BytesCodec(), *blocks)}
+        self.room: Callable[[int], memoryview] = room or _room
 
     def encode(self, value: object) -> Encoded:
         """The value as data. Raises NoCodec."""
@@ -108,19 +108,16 @@ class Codec:
         except Exception as error:  # of a type that is not ours to know
             raise NoCodec(type(value), f"{type(error).__name__}: {error}") from error
 
-    def allocate(self, name: str, dtype: str, shape: tuple[int, ...], nbytes: int) -> tuple[Any, memoryview]:
-        """Something for the bytes of a block to be read into. Raises Unreadable, ValueError."""
-        codec = self.blocks.get(name.partition(".")[0])
-        if codec is None:
-            raise Unreadable(f"there is no codec for the block {name!r}")
-        return codec.allocate(dtype, shape, nbytes)
-
-    def decode(self, tree: Tree, filled: Mapping[str, Any]) -> object:
-        """The value that was encoded. Raises Unreadable."""
+    def decode(self, tree: Tree, blocks: Mapping[str, Block]) -> object:
+        """The value that was encoded; it may keep the memory of the blocks. Raises Unreadable."""
         try:
-            return _Decoding(self.blocks, filled).value(tree)
+            return _Decoding(self.blocks, blocks).value(tree)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError) as error:
             raise Unreadable(f"this is no value of this version: {error}") from error
+
+
+def _room(nbytes: int) -> memoryview:
+    return memoryview(bytearray(nbytes))
 
 
 _LARGEST_INT = 1 << 63
@@ -166,56 +163,72 @@ class _Encoding:
 
     def _dataclass(self, value: object) -> Tree:
         kind = type(value)
-        if _dataclass_named(kind.__module__, kind.__qualname__) is not kind:
+        names = _field_names(kind)
+        if names is None or _named(kind.__module__, kind.__qualname__) is not kind:
             raise NoCodec(kind)
-        content = {each.name: self.tree(getattr(value, each.name)) for each in fields(cast(Any, value))}
+        content = {name: self.tree(getattr(value, name)) for name in names}
         return {"value": [kind.__module__, kind.__qualname__], "fields": content}
 
 
-@dataclass(slots=True)
 class _Decoding:
-    codecs: Mapping[str, BlockCodec]
-    filled: Mapping[str, Any]
-    made: dict[str, object] = field(default_factory=dict[str, object])
+    __slots__ = ("_blocks", "_codecs", "_made")
 
-    def value(self, tree: Tree) -> object:
-        match tree:
-            case None | bool() | int() | float() | str():
-                return tree
-            case {"value": [str(module), str(name)], "fields": content}:
-                return self._dataclass(module, name, content)
-            case {"block": str(name), **details}:
-                if name not in self.made:
-                    self.made[name] = self.codecs[name.partition(".")[0]].finish(self.filled[name], details)
-                return self.made[name]
-            case {"tuple": items}:
-                return tuple(self.value(item) for item in items)
-            case {"list": items}:
-                return [self.value(item) for item in items]
-            case {"dict": pairs}:
-                return {self.value(key): self.value(item) for key, item in pairs}
-            case {"int": str(digits)}:
-                return int(digits, 16)
-            case {"float": str(name)}:
-                return float(name)
-            case {"text": str(digits)}:
-                return bytes.fromhex(digits).decode("utf-8", "surrogatepass")
-            case {"path": name}:
-                return Path(cast(str, self.value(name)))
+    def __init__(self, codecs: Mapping[str, BlockCodec], blocks: Mapping[str, Block]) -> None:
+        self._codecs = codecs
+        self._blocks = blocks
+        self._made: dict[str, object] = {}
+
+    def value(self, given: object) -> object:
+        if type(given) in _PLAIN:
+            return given
+        tree: Tree = given
+        match next(iter(tree), None) if type(given) is dict else None:  # one word says what the rest is
+            case "value":
+                module, name = tree["value"]
+                return self._dataclass(module, name, tree["fields"])
+            case "block":
+                return self._block(tree)
+            case "tuple":
+                return tuple([self.value(item) for item in tree["tuple"]])
+            case "list":
+                return [self.value(item) for item in tree["list"]]
+            case "dict":
+                return {self.value(key): self.value(item) for key, item in tree["dict"]}
+            case "int":
+                return int(tree["int"], 16)
+            case "float":
+                return float(tree["float"])
+            case "text":
+                return bytes.fromhex(tree["text"]).decode("utf-8", "surrogatepass")
+            case "path":
+                return Path(cast(str, self.value(tree["path"])))
             case _:
                 raise Unreadable(f"no value is written as {str(tree)[:80]}")
 
+    def _block(self, tree: Mapping[str, Tree]) -> object:
+        name = tree["block"]
+        if name not in self._made:
+            codec = self._codecs.get(name.partition(".")[0])
+            if codec is None:
+                raise Unreadable(f"there is no codec for the block {name!r}")
+            self._made[name] = codec.read(self._blocks[name], tree)
+        return self._made[name]
+
     def _dataclass(self, module: str, name: str, content: Mapping[str, Tree]) -> object:
-        kind = _dataclass_named(module, name)
-        if kind is None:
+        kind: Any = _named(module, name)
+        names = _field_names(kind) if isinstance(kind, type) else None
+        if names is None:
             raise Unreadable(f"{module}.{name} is no frozen dataclass of this process")
-        names = [each.name for each in fields(kind)]
-        if set(names) != set(content):
+        if content.keys() != names.keys():
             raise Unreadable(f"{module}.{name} had other fields when this was written")
-        value = object.__new__(kind)
+        value = object.__new__(cast(Any, kind))
         for each in names:  # as they were: a constructor might change them again
-            object.__setattr__(value, each, self.value(content[each]))
+            part = content[each]
+            object.__setattr__(value, each, part if type(part) in _PLAIN else self.value(part))
         return value
+
+
+_PLAIN = frozenset({bool, int, float, str, type(None)})
 
 
 def _text(value: str) -> Tree:
@@ -227,12 +240,17 @@ def _text(value: str) -> Tree:
     return value
 
 
-def _dataclass_named(module: str, name: str) -> Any:
-    """The frozen dataclass of that name in a module that is loaded, or None."""
+def _named(module: str, name: str) -> Any:
+    """What has that name in a module that is loaded, or None."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
-    if not isinstance(found, type) or not is_dataclass(found):
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _field_names(kind: type) -> Mapping[str, None] | None:
+    """The names of the fields of a frozen dataclass, in order; None for anything else."""
+    if not is_dataclass(kind) or not cast(Any, kind).__dataclass_params__.frozen:
         return None
-    kind = cast(Any, found)
-    return kind if kind.__dataclass_params__.frozen else None
+    return dict.fromkeys(each.name for each in fields(kind))

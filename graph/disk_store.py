@@ -53,14 +53,14 @@ class DiskStore:
         if waiting is not None:
             return waiting
         try:
-            label, outputs, nbytes = read_entry(self.folder.path(key), key, self._codec)
+            outputs = read_entry(self.folder.name(key), key, self._codec)
         except Unreadable as error:
             self._drop(key, error)
         except OSError:
             pass  # not there, or not to be read now
         else:
             if isinstance(outputs, tuple):
-                self._writer.used(key, (label, nbytes))
+                self._writer.used(key)
                 return cast(Outputs, outputs)
         self._writer.missed()
         return None

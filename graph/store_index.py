@@ -179,6 +179,11 @@ class StoreIndex:
                 connection.execute(COUNT)
             return len(gone)
 
+    def known(self, keys: Iterable[Key]) -> set[Key]:
+        """Those of the keys that have an entry."""
+        look = "SELECT 1 FROM entry WHERE key = ?"
+        return {key for key in keys if self._connection.execute(look, (key,)).fetchone()}
+
     def keys_between(self, first: Key, after: Key) -> set[Key]:
         """The keys from `first` on, before `after`."""
         rows = self._connection.execute("SELECT key FROM entry WHERE key >= ? AND key < ?", (first, after))

@@ -48,8 +48,12 @@ class StoreKeeper:
         misses: int = 0,
         lost: Sequence[Key] = (),
     ) -> None:
-        """Enter what happened, and let entries go until the rest fits."""
-        self._with_index(lambda index: index.record(added, uses, misses, lost))
+        """Enter what happened, also what was used and is not known, and let entries go until the rest fits."""
+        unknown = set(uses or ()) - {label.key for label, _ in added}
+        if unknown:
+            unknown -= self._with_index(lambda index: index.known(unknown))
+        found = [known for key in unknown if (known := self.folder.label(self.folder.path(key)))]
+        self._with_index(lambda index: index.record([*found, *added], uses, misses, lost))
         self._with_index(lambda index: index.evict(self.max_bytes, self.folder.remove))
 
     def tidy(self) -> None:

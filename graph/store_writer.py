@@ -47,7 +47,6 @@ class StoreWriter:
         self._at_work: dict[Key, _Job] = {}
         self._afterwards: defaultdict[Key, list[Callable[[], None]]] = defaultdict(list)
         self._uses: Counter[Key] = Counter()
-        self._found: dict[Key, tuple[Label, int]] = {}
         self._lost: list[Key] = []
         self._misses = 0
         self._flushing = 0
@@ -89,16 +88,14 @@ class StoreWriter:
 
     def waiting(self, key: Key) -> Outputs | None:
         """A result that is not on the disk yet."""
-        with self._changed:
-            job = self._pending.get(key) or self._at_work.get(key)
+        # Without the lock, as every look-up does this: a job is always in one of the two until it is on the disk.
+        job = self._pending.get(key) or self._at_work.get(key)
         return job.outputs if job is not None else None
 
-    def used(self, key: Key, found: tuple[Label, int] | None = None) -> None:
-        """Note that an entry was used; `found` is what it says of itself, if it was read."""
+    def used(self, key: Key) -> None:
+        """Note that an entry was used."""
         with self._changed:
             self._uses[key] += 1
-            if found is not None:
-                self._found[key] = found
 
     def missed(self) -> None:
         with self._changed:
@@ -171,21 +168,21 @@ class StoreWriter:
                 lambda: self._pending or self._stopping or (self._flushing and self._anything()),
             )
             for key in list(self._pending)[:BATCH]:
-                self._at_work[key] = job = self._pending.pop(key)
-                self._nbytes -= job.nbytes
+                self._at_work[key] = self._pending[key]
+                self._nbytes -= self._pending.pop(key).nbytes
             self._busy = self._anything() or bool(self._at_work)
             return self._busy
 
     def _write_batch(self) -> None:
         with self._changed:
-            uses, found, lost, misses = self._uses, self._found, self._lost, self._misses
-            self._uses, self._found, self._lost, self._misses = Counter(), {}, [], 0
+            uses, lost, misses = self._uses, self._lost, self._misses
+            self._uses, self._lost, self._misses = Counter(), [], 0
         if time.monotonic() < self._resting_until:
             return
         try:
             self._keeper.open()
             written = [entry for job in list(self._at_work.values()) if (entry := self._write(job)) is not None]
-            self._keeper.record([*found.values(), *written], uses, misses, lost)
+            self._keeper.record(written, uses, misses, lost)
             if written:
                 self._keeper.tidy()
         except Exception as error:  # of the disk or of SQLite; whatever it is, it must not end the thread, nor the run

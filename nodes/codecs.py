@@ -1,15 +1,15 @@
 """How tensors are kept on disk: as safetensors does, with the strides they had. Imports torch when one is read."""
 
+import ctypes
 import sys
 from collections.abc import Mapping
-from math import prod
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from graph.codec import Block, Codec, NoCodec
+from graph.codec import ALIGNMENT, Block, Codec, NoCodec
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch import dtype as DType
 
 DTYPES: Mapping[str, str] = {
     "F64": "float64",
@@ -27,7 +27,7 @@ DTYPES: Mapping[str, str] = {
 
 
 class TensorCodec:
-    """Dense tensors, read into memory of torch's own and laid out as they were.
+    """Dense tensors, read into memory that is aligned as torch's own, and laid out as they were.
 
     Both matter: kernels may add up in another order when a tensor lies otherwise, and a picture is to be the same to
     the last bit whether its steps were computed or read. A view with gaps is written without them. What was on a
@@ -55,17 +55,18 @@ class TensorCodec:
         except RuntimeError as error:
             raise NoCodec(type(value), str(error)) from error
 
-    def allocate(self, dtype: str, shape: tuple[int, ...], nbytes: int) -> tuple["Tensor", memoryview]:
-        import torch
-
-        kind = cast("DType", getattr(torch, DTYPES[dtype]))
-        if min(shape, default=0) < 0 or prod(shape) * kind.itemsize != nbytes:
-            raise ValueError(f"{nbytes} bytes are not {dtype} of shape {shape}")
-        empty = torch.empty(shape, dtype=kind)
-        return empty, _bytes_of(empty)
-
-    def finish(self, filled: "Tensor", details: Mapping[str, Any]) -> "Tensor":
-        return filled.as_strided(details["shape"], details["stride"]) if details else filled
+    def read(self, block: Block, details: Mapping[str, Any]) -> "Tensor":
+        numpy, from_numpy, dtypes = _arrays()
+        dtype, torch_dtype = dtypes[block.dtype]
+        if "stride" in details:
+            strides = [step * dtype.itemsize for step in details["stride"]]
+            array = numpy.ndarray(details["shape"], dtype, block.data, 0, strides)
+        else:
+            array = numpy.ndarray(block.shape, dtype, block.data)
+        if array.nbytes != block.data.nbytes:
+            raise ValueError(f"{block.data.nbytes} bytes are not {block.dtype} of shape {block.shape}")
+        tensor = from_numpy(array)
+        return tensor if torch_dtype is None else tensor.view(torch_dtype)
 
 
 def _layout(tensor: "Tensor", dense: bool) -> Mapping[str, Any]:
@@ -84,5 +85,37 @@ def _bytes_of(dense: "Tensor") -> memoryview:
     return memoryview(cast(Any, dense.reshape(-1).view(torch.uint8)).numpy())
 
 
-CODEC = Codec([TensorCodec()])
+@cache
+def _arrays() -> tuple[Any, Any, Mapping[str, tuple[Any, Any]]]:
+    """numpy, the function that makes a tensor of an array, and the types of both; torch's only where numpy has none."""
+    import numpy
+    import torch
+
+    dtypes = {
+        code: (numpy.dtype("int16"), torch.bfloat16) if name == "bfloat16" else (numpy.dtype(name), None)
+        for code, name in DTYPES.items()
+    }
+    return numpy, cast(Any, torch).from_numpy, dtypes
+
+
+@cache
+def _empty() -> Any:
+    from numpy import empty
+
+    return empty
+
+
+SMALL_BYTES = 1 << 14
+_address, _first = ctypes.addressof, ctypes.c_char.from_buffer
+
+
+def aligned(nbytes: int) -> memoryview:
+    """Memory of undefined content, at a multiple of `ALIGNMENT`."""
+    # numpy does not clear it, and asks for huge pages; but what is small does not wait for numpy to be imported.
+    memory = _empty()(nbytes + ALIGNMENT, "u1") if nbytes > SMALL_BYTES else bytearray(nbytes + ALIGNMENT)
+    skipped = -_address(_first(memory)) % ALIGNMENT
+    return memoryview(memory)[skipped : skipped + nbytes]
+
+
+CODEC = Codec([TensorCodec()], aligned)
 """Everything that the nodes' values are made of."""
