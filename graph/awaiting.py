@@ -1,75 +1,88 @@
-"""Waiting for the coroutines of async nodes from code that is not async."""
+"""The event loop on which async nodes of all runs of an executor overlap."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from types import TracebackType
+from threading import Lock, Thread
 from typing import Any
 
-from graph.cancellation import Cancellation
-
-CHECK_SECONDS = 0.05
-"""How often a waiting coroutine is asked whether it has been cancelled."""
-
-_Outcome = tuple[object, SystemExit | None]
+Done = Callable[[object, BaseException | None], None]
+"""Is told what a coroutine returned, or what it raised."""
 
 
-class Waiting:
-    """The event loop of one run. It is made when the first coroutine comes: most runs need none."""
+class Awaited:
+    """A coroutine that is under way."""
 
-    def __init__(self, cancellation: Cancellation) -> None:
-        self._cancellation = cancellation
-        self._resources = ExitStack()
-        self._complete: Callable[[Coroutine[Any, Any, _Outcome]], _Outcome] | None = None
+    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, object], done: Done) -> None:
+        self._loop = loop
+        self._coroutine = coroutine
+        self._done = done
+        self._task: asyncio.Task[tuple[object, BaseException | None]] | None = None
+        self._cancelled = False
 
-    def __enter__(self) -> "Waiting":
-        return self
+    def cancel(self) -> None:
+        """Have it cancelled, from any thread; `done` is told as ever."""
+        self._loop.call_soon_threadsafe(self._cancel)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._resources.close()
+    def start(self) -> None:
+        """Begin, on the loop's thread."""
+        self._task = self._loop.create_task(self._run())
+        self._task.add_done_callback(self._ended)
+        if self._cancelled:
+            self._task.cancel()
 
-    def result(self, coroutine: Coroutine[Any, Any, object]) -> object:
-        """What a coroutine returns. Raises Cancelled, also while it waits."""
-        if self._complete is None:
-            self._complete = self._started()
-        returned, exited = self._complete(self._cancellable(coroutine))
-        if exited is not None:
-            raise exited
-        return returned
+    def _cancel(self) -> None:
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
 
-    def _started(self) -> Callable[[Coroutine[Any, Any, _Outcome]], _Outcome]:
-        runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        if not _inside_event_loop():
-            return self._resources.enter_context(runner).run
-        # Called by a coroutine, as in a notebook: its thread has a loop already, so ours gets a thread of its own.
-        thread = self._resources.enter_context(ThreadPoolExecutor(1))
-        self._resources.callback(lambda: thread.submit(runner.close).result())
-        return lambda coroutine: thread.submit(runner.run, coroutine).result()
+    async def _run(self) -> tuple[object, BaseException | None]:
+        try:
+            return await self._coroutine, None
+        except BaseException as error:  # also what would end the loop for all others
+            return None, error
 
-    async def _cancellable(self, coroutine: Coroutine[Any, Any, object]) -> _Outcome:
-        task = asyncio.ensure_future(_outcome(coroutine))
-        while not (await asyncio.wait({task}, timeout=CHECK_SECONDS))[0]:
-            if self._cancellation.requested:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-                self._cancellation.check()
-        return task.result()
+    def _ended(self, task: "asyncio.Task[tuple[object, BaseException | None]]") -> None:
+        if task.cancelled():  # before it had begun
+            self._coroutine.close()
+            self._done(None, asyncio.CancelledError())
+        else:
+            self._done(*task.result())
 
 
-async def _outcome(coroutine: Coroutine[Any, Any, object]) -> _Outcome:
-    """The result of a coroutine; SystemExit is handed out, as it would break the event loop."""
+class EventLoop:
+    """A loop on a thread of its own, made when the first coroutine comes: most executors need none."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread | None = None
+
+    def submit(self, coroutine: Coroutine[Any, Any, object], done: Done) -> Awaited:
+        """Begin a coroutine. `done` is called on the loop's thread."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = Thread(target=_keep_going, args=(self._loop,), name="latentloom-async", daemon=True)
+                self._thread.start()
+            loop = self._loop
+        awaited = Awaited(loop, coroutine, done)
+        loop.call_soon_threadsafe(awaited.start)
+        return awaited
+
+    def close(self) -> None:
+        """Stop the loop. Nothing may be under way any more."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+
+def _keep_going(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
     try:
-        return await coroutine, None
-    except SystemExit as error:
-        return None, error
-
-
-def _inside_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+        loop.run_forever()
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()

@@ -29,7 +29,7 @@ def node_info(node: AnyNode, folders: Folders) -> Json:
         "input": {"required": required, **({"optional": optional} if optional else {})},
         "input_order": {"required": list(required), **({"optional": list(optional)} if optional else {})},
         "output": [output.wire for output in node.outputs],
-        "output_is_list": [False] * len(node.outputs),
+        "output_is_list": [output.many for output in node.outputs],
         "output_name": [output.name for output in node.outputs],
         "name": node.name,
         "display_name": node.title,

@@ -3,6 +3,7 @@
 from typing import cast
 
 from graph.problems import describe_step
+from graph.values import Shortage
 
 
 class NodeError(Exception):
@@ -13,7 +14,14 @@ class NodeError(Exception):
         self.class_name = class_name
         self.title = title
         self.__cause__ = cause
-        super().__init__(f"{describe_step(node_id, class_name, title)} failed: {describe_error(cause)}")
+        inner, between = cause, 0
+        while isinstance(inner, NodeError) and isinstance(inner.__cause__, NodeError):
+            inner, between = inner.__cause__, between + 1
+        place = f"{describe_step(node_id, class_name, title)} failed: "
+        if between > 1:  # of composites inside composites the outermost and the innermost tell enough
+            place += f"({between} composites further in) "
+            cause = inner
+        super().__init__(place + describe_error(cause))
 
 
 class WrongResult(TypeError):
@@ -28,6 +36,28 @@ class WrongInput(ValueError):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"input {name!r}: {reason}")
+
+
+class InputChanged(RuntimeError):
+    """A node's function changed what it was given, which others are given too."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"it changes its input {name!r} in place; values are shared, so it has to work on a copy")
+
+
+class NodeTimeout(TimeoutError):
+    """A node did not return in time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"it had not returned after {seconds:g} seconds, and is waited for no longer")
+
+
+class OutOfMemory(MemoryError):
+    """There was not enough memory, also not after everything idle had been freed."""
+
+    def __init__(self, shortage: Shortage) -> None:
+        self.shortage = shortage
+        super().__init__(f"out of memory: {shortage}")
 
 
 class Cancelled(Exception):

@@ -27,7 +27,9 @@ class NodeEvent:
 
 @dataclass(frozen=True, slots=True)
 class NodeStarted(NodeEvent):
-    """The step begins to run."""
+    """The step begins to run. `reasons` say why it has to, if the run was told what to compare with."""
+
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,13 @@ class NodeFinished(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class NodeSkipped(NodeEvent):
+    """The step was not run, because something it takes is blocked. `message` is what the blocking node had to say."""
+
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFailed(NodeEvent):
     """The step failed with `error`; its cause is the error's `__cause__`."""
 
@@ -67,7 +76,7 @@ class RunFinished:
     seconds: float
 
 
-Event = RunStarted | NodeStarted | NodeReused | NodeProgressed | NodeFinished | NodeFailed | RunFinished
+Event = RunStarted | NodeStarted | NodeReused | NodeProgressed | NodeFinished | NodeSkipped | NodeFailed | RunFinished
 Emit = Callable[[Event], None]
 
 

@@ -1,6 +1,6 @@
 """Expanding a composite: its function runs, the nodes it calls become steps of the graph."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -8,7 +8,9 @@ from pydantic import ValidationError
 
 from graph.errors import WrongResult
 from graph.folders import Folders
+from graph.identities import Constant, Gathered, Result
 from graph.identity import content_identity
+from graph.lists import Blocked
 from graph.node import Input, Node, Output
 from graph.recording import Link, owned, recording
 from graph.resolve import Ref, Step, literal_problem
@@ -16,24 +18,11 @@ from graph.values import Service, Value
 
 
 @dataclass(frozen=True, slots=True)
-class Constant:
-    """A result that a composite knew without running anything."""
-
-    value: object
-
-
-@dataclass(frozen=True, slots=True)
 class Expansion:
     """The steps a composite stands for, each after its sources, and where its outputs come from."""
 
     steps: tuple[Step, ...]
-    results: tuple[Ref | Constant, ...]
-
-    @property
-    def needs(self) -> list[str]:
-        """The steps its end waits for: those its outputs come from, and those that act on the world."""
-        sources = [result[0] for result in self.results if not isinstance(result, Constant)]
-        return sources + [step.id for step in self.steps if step.node.sink]
+    results: tuple[Result, ...]
 
 
 def expand(
@@ -42,6 +31,7 @@ def expand(
     services: Mapping[str, Service],
     folders: Folders,
     *,
+    items: Mapping[str, Sequence[Ref]] | None = None,
     taken: Container[str] = (),
 ) -> Expansion:
     """Run a composite's function.
@@ -49,19 +39,31 @@ def expand(
     Args:
         known: its literals (also those that arrived by a link) and its `Known[...]` values, by input name; all other
             linked inputs are passed to the function as links.
+        items: for each `Many[...]` input that is linked, where its items are; they are passed as a list of links.
         taken: ids that its steps must not have.
     """
-    calls = _Calls(step, known, folders, taken)
+    items = items or {}
+    calls = _Calls(step, known, folders, taken, items)
     arguments = {**known, **services}
+    for name, refs in items.items():
+        arguments.setdefault(name, [Link(source, output, calls) for source, output in refs])
     for name, (source, output) in step.links.items():
         arguments.setdefault(name, Link(source, output, calls))
     with recording(calls):
         result = step.node.function(**arguments)
+    if isinstance(result, Blocked):
+        return Expansion(tuple(calls.steps), (Constant(result),) * len(step.node.outputs))
     outputs = step.node.pack(result)
     if outputs is None or len(outputs) != len(step.node.outputs):
         raise WrongResult(f"{len(step.node.outputs)} outputs", result)
-    expansion = Expansion(tuple(calls.steps), tuple(calls.origin(item) for item in outputs))
-    if step.node.sink and not expansion.needs:
+    results = tuple(
+        calls.gathered(cast("list[object]", item))
+        if output.many and isinstance(item, list | tuple)
+        else calls.origin(item)
+        for output, item in zip(step.node.outputs, outputs, strict=True)
+    )
+    expansion = Expansion(tuple(calls.steps), results)
+    if step.node.sink and not any(inner.node.sink for inner in expansion.steps):
         raise TypeError(f"{step.node.name} is declared to show something, but it calls no node that does")
     return expansion
 
@@ -69,7 +71,14 @@ def expand(
 class _Calls:
     """Takes down what a composite calls, as steps named after it: `7.0`, `7.1` …"""
 
-    def __init__(self, step: Step, known: Mapping[str, object], folders: Folders, taken: Container[str]) -> None:
+    def __init__(
+        self,
+        step: Step,
+        known: Mapping[str, object],
+        folders: Folders,
+        taken: Container[str],
+        items: Mapping[str, Sequence[Ref]],
+    ) -> None:
         self.step = step
         self.folders = folders
         self.taken = taken
@@ -81,6 +90,12 @@ class _Calls:
         self.origins: dict[int, Ref] = {
             id(known[name]): ref for name, ref in step.links.items() if name in known and isinstance(known[name], Value)
         }
+        for name, refs in items.items():
+            values = cast("list[object]", known.get(name, [None] * len(refs)))
+            for ref, value in zip(refs, values, strict=True):
+                self._note_type(step.node.inputs[name], ref, value)
+                if isinstance(value, Value):
+                    self.origins[id(value)] = ref
 
     def add(self, node: Node[Any, Any], arguments: Mapping[str, object], title: str | None = None) -> tuple[Link, ...]:
         if node.sink and not self.step.node.sink:
@@ -115,6 +130,10 @@ class _Calls:
     def origin(self, item: object) -> Ref | Constant:
         """Where an output of the composite comes from."""
         return self._ref(item) or Constant(item)
+
+    def gathered(self, items: Sequence[object]) -> Gathered:
+        """Where the items of a list come from."""
+        return Gathered(tuple(self.origin(item) for item in items))
 
     def _ref(self, given: object) -> Ref | None:
         if isinstance(given, Link):

@@ -1,7 +1,7 @@
 """Why a step would run: what differs from an earlier graph, input by input, and what is no longer kept."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -74,12 +74,16 @@ class Reason:
                 return "it is the same as before, but its result is no longer kept"
 
 
+Outcome = Literal["run", "may run", "reused", "not needed"]
+"""`may run`: only if a switch or a loop turns out to need it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """What would happen to one step, and why."""
 
     step: Step
-    outcome: Literal["run", "reused", "not needed"]
+    outcome: Outcome
     reasons: tuple[Reason, ...] = ()
 
 
@@ -91,22 +95,22 @@ def record(graph: Graph, keys: Mapping[str, Key | None]) -> GraphRecord:
 def explain(
     graph: Graph,
     keys: Mapping[str, Key | None],
-    kept: Callable[[Key], bool],
+    kept: Container[str],
     before: GraphRecord | None,
 ) -> list[Explanation]:
     """For every step whether it would run or be reused, and why it would run.
 
     Args:
         keys: the keys of the steps, by id.
-        kept: whether the store has the result of a key.
+        kept: the steps whose outputs the store has.
         before: the graph to compare with.
     """
     now = record(graph, keys)
     partners = _partners(now, before) if before else {}
-    outcomes = _outcomes(graph, keys, kept)
+    outcomes = _outcomes(graph, kept)
     return [
         Explanation(step, outcomes[step.id], tuple(_reasons(step, now, before, partners, keys)))
-        if outcomes[step.id] == "run"
+        if outcomes[step.id] in ("run", "may run")
         else Explanation(step, outcomes[step.id])
         for step in graph.steps
     ]
@@ -124,21 +128,22 @@ def _record(step: Step, key: Key | None) -> StepRecord:
     )
 
 
-def _outcomes(
-    graph: Graph, keys: Mapping[str, Key | None], kept: Callable[[Key], bool]
-) -> dict[str, Literal["run", "reused", "not needed"]]:
+def _outcomes(graph: Graph, kept: Container[str]) -> dict[str, Outcome]:
     """As the executor plans: back from the targets, as far as the store does not have what is needed."""
-    needed = set(graph.targets)
-    outcomes: dict[str, Literal["run", "reused", "not needed"]] = {}
+    needed, maybe = set(graph.targets), set[str]()
+    outcomes: dict[str, Outcome] = {}
     for step in reversed(graph.steps):
-        key = keys[step.id]
-        if step.id not in needed:
+        if step.id not in needed and step.id not in maybe:
             outcomes[step.id] = "not needed"
-        elif key is not None and not step.node.sink and kept(key):
+        elif step.id in kept and not step.node.sink:
             outcomes[step.id] = "reused"
         else:
-            outcomes[step.id] = "run"
-            needed |= {source for source, _ in step.links.values()}
+            sure = step.id in needed
+            outcomes[step.id] = "run" if sure else "may run"
+            for name, (source, _) in step.links.items():
+                # What a switch does not pass on is not run; what lies in a loop is run turn by turn, if at all.
+                open_ended = step.node.inputs[name].whole or step.node.loop is not None
+                (needed if sure and not open_ended else maybe).add(source)
     return outcomes
 
 

@@ -28,7 +28,7 @@ def node_identity(node: Node[Any, Any]) -> bytes:
 def key_of(
     step: "Step",
     keys: Mapping[str, Key | None],
-    origins: Mapping[tuple[str, int], Origin] | None = None,
+    origins: Mapping[tuple[str, int], tuple[Key | None, int]] | None = None,
     services: Mapping[type[Service], str] | None = None,
 ) -> Key | None:
     """The key of a step, from its literals, its files and the keys upstream (`keys`, by step id).

@@ -1,7 +1,7 @@
 """What a literal input may be: its JSON type, limits, choices and widget, read from the annotation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from math import isfinite
@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, cast, get_args, get_origin
 
 import annotated_types
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
@@ -154,6 +154,15 @@ def literal_type(annotation: Any) -> LiteralType:
         source=source,
         tooltip=next((item.description for item in metadata if isinstance(item, FieldInfo) and item.description), ""),
     )
+
+
+def listed_type(item: LiteralType) -> LiteralType:
+    """The type of a list of such literals; one alone counts as a list of one."""
+    return replace(item, annotation=Annotated[list[item.annotation], BeforeValidator(_as_list)], base=list)
+
+
+def _as_list(given: object) -> object:
+    return cast(object, given) if isinstance(given, list) else [given]
 
 
 def _bare(annotation: Any) -> tuple[Any, tuple[Any, ...]]:

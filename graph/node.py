@@ -5,12 +5,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial, update_wrapper
 from types import UnionType
-from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 
-from graph.literals import LiteralType, literal_type
+from graph.literals import LiteralType, listed_type, literal_type
 from graph.recording import recorder
 from graph.values import Service, Ui, Value, service_type, value_type
 
@@ -22,7 +34,16 @@ _KNOWN = object()
 Known = Annotated[T, _KNOWN]
 """A composite's input that must be computed before it is expanded: `model: Known[Model]`."""
 
+_WHOLE = object()
+Whole = Annotated[T, _WHOLE]
+"""A composite's input that it only passes on, of whatever sort: not computed first, and a list stays one list."""
+
+_MANY = object()
+Many = Annotated[list[T], _MANY]
+"""A list of values: `-> Many[Image]` gives each to what follows, one call for each; `images: Many[Image]` takes all."""
+
 MISSING: Any = inspect.Parameter.empty
+Loop = Literal["start", "each", "while"]
 
 
 class DeclarationError(TypeError):
@@ -41,6 +62,11 @@ class Input:
     literal: LiteralType | None
     default: object = MISSING
     known: bool = False
+    """Whether a composite must have it before it is expanded."""
+    many: bool = False
+    """Whether it takes a list as a whole, where others take its items one by one."""
+    whole: bool = False
+    """Whether a composite passes it on as it is, list or not."""
 
     @property
     def required(self) -> bool:
@@ -55,11 +81,17 @@ class Input:
 
     def accepts(self, output: "Output") -> bool:
         """Whether a link from this output may end here."""
-        if self.value is not None:
-            return output.value is not None and issubclass(output.value, self.value)
         mine, theirs = self.wire, output.wire
-        if "*" in (mine, theirs) or theirs in mine.split(","):
-            return output.value is None
+        if self.value is not None:  # what `Any` or `Value` stands for is looked at when it comes
+            if output.value is None:
+                return theirs == "*"
+            return output.value is Value or issubclass(output.value, self.value)
+        if mine == "*":
+            return True
+        if output.value is not None:
+            return False
+        if theirs == "*" or theirs in mine.split(","):
+            return True
         return (mine, theirs) in {("FLOAT", "INT"), ("COMBO", "STRING"), ("STRING", "COMBO")}
 
 
@@ -70,6 +102,8 @@ class Output:
     name: str
     value: type[Value] | None
     wire: str
+    many: bool = False
+    """Whether it is a list, whose items are taken one by one."""
 
 
 class Node(Generic[P, R]):
@@ -86,6 +120,9 @@ class Node(Generic[P, R]):
         impure: bool = False,
         version: int = 1,
         progress: bool = False,
+        lane: str | None = None,
+        cutoff: bool = False,
+        loop: Loop | None = None,
     ) -> None:
         update_wrapper(self, function)  # pyright: ignore[reportArgumentType]  # copies __doc__ and __name__; a Node is no plain function
         self.function = function
@@ -97,6 +134,11 @@ class Node(Generic[P, R]):
         self.version = version
         self.progress = progress
         self.is_async = inspect.iscoroutinefunction(function)
+        self.lane = lane or ("async" if self.is_async else "cpu")
+        self.cutoff = cutoff
+        self.loop: Loop | None = loop
+        self.opaque = composite or cutoff or loop in ("each", "while")
+        """Whether what its outputs are is told by looking, not by its own key: see `graph/identities.py`."""
         self.signature = inspect.signature(function)
         self.description = inspect.cleandoc(function.__doc__ or "")
         hints = self._hints(function)
@@ -110,7 +152,7 @@ class Node(Generic[P, R]):
         )
         # What a function could change in place, so that each call gets its own copy.
         self.mutable_inputs = tuple(
-            name for name, given in self.inputs.items() if given.literal and not given.literal.plain
+            name for name, given in self.inputs.items() if given.literal and (given.many or not given.literal.plain)
         )
         if "return" not in hints:
             raise DeclarationError(function, "it has no return annotation")
@@ -119,6 +161,7 @@ class Node(Generic[P, R]):
         self.sink = isinstance(self.result, type) and issubclass(self.result, Ui)
         """Whether the node acts on the world outside (saves, shows), so that it runs every time it is asked."""
         self.outputs = self._outputs()
+        self.gives_lists = any(output.many for output in self.outputs)
         if composite and self.is_async:
             raise DeclarationError(function, "a composite only builds a graph, so it cannot be async")
 
@@ -161,13 +204,19 @@ class Node(Generic[P, R]):
         if name not in hints:
             raise DeclarationError(self.function, f"parameter {name!r} has no annotation")
         annotation = hints[name]
-        bare, known = _bare(annotation)
+        bare, marks = _bare(annotation)
         service = service_type(bare)
         if service is not None:
             cast("dict[str, type[Service]]", self.services)[name] = service
             return
+        many = _MANY in marks
+        if many:
+            (annotation,) = get_args(bare)
+            bare, _ = _bare(annotation)
         value = value_type(bare)
         literal = self._literal(f"parameter {name!r}", annotation) if value is None else None
+        if literal is not None and many:
+            literal = listed_type(literal)
         default = parameter.default
         if literal is not None and default is not MISSING:
             try:
@@ -178,7 +227,13 @@ class Node(Generic[P, R]):
                     self.function, f"the default {default!r} of parameter {name!r} does not fit its type: {reason}"
                 ) from error
         cast("dict[str, Input]", self.inputs)[name] = Input(
-            name=name, value=value, literal=literal, default=default, known=known or value is None
+            name=name,
+            value=value,
+            literal=literal,
+            default=default,
+            known=_KNOWN in marks or (value is None and _WHOLE not in marks),
+            many=many,
+            whole=_WHOLE in marks,
         )
 
     def _outputs(self) -> tuple[Output, ...]:
@@ -194,10 +249,14 @@ class Node(Generic[P, R]):
         return (self._output("", self.result),)
 
     def _output(self, name: str, annotation: Any) -> Output:
-        bare, _ = _bare(annotation)
+        bare, marks = _bare(annotation)
+        many = _MANY in marks
+        if many:
+            (annotation,) = get_args(bare)
+            bare, _ = _bare(annotation)
         value = value_type(bare)
         wire = self._literal("what it returns", annotation).wire if value is None else value.kind
-        return Output(name or wire, value, wire)
+        return Output(name or wire, value, wire, many)
 
     def _literal(self, what: str, annotation: Any) -> LiteralType:
         literal = literal_type(annotation)
@@ -236,6 +295,9 @@ def node(
     impure: bool = False,
     version: int = 1,
     progress: bool = False,
+    lane: str | None = None,
+    cutoff: bool = False,
+    loop: Loop | None = None,
 ) -> Callable[[Callable[P, R]], Node[P, R]]:
     """Declare a node: `@node("ImageInvert", category="image")` on a typed function.
 
@@ -247,9 +309,24 @@ def node(
         impure: the result may differ from call to call, so it has no identity and is never reused.
         version: raise it when the function gives other results although its source looks the same.
         progress: finished uses of this node are what a composite around it reports as its progress.
+        lane: the resource it occupies while it runs: `device` (networks), `io` (files), `cpu` (everything else; what
+            is async occupies none), or one of your own, which is as wide as the executor is told, or one at a time.
+        cutoff: its outputs are cheap to digest, and what follows goes by what they are instead of how they were
+            made: a change upstream that leaves them identical stops here (early cut-off).
+        loop: `start` of a loop, or the end of one over `each` item or `while` a condition holds; what lies between is
+            run once for each turn (`graph/loops.py`).
     """
     return lambda function: Node(
-        function, name, category=category, title=title, impure=impure, version=version, progress=progress
+        function,
+        name,
+        category=category,
+        title=title,
+        impure=impure,
+        version=version,
+        progress=progress,
+        lane=lane,
+        cutoff=cutoff,
+        loop=loop,
     )
 
 
@@ -265,20 +342,23 @@ def composite(
     )
 
 
-def _bare(annotation: Any) -> tuple[Any, bool]:
-    """The annotation without `Annotated` and `| None`, and whether it was `Known[...]`."""
-    known = False
+_MARKS = (_KNOWN, _WHOLE, _MANY)
+
+
+def _bare(annotation: Any) -> tuple[Any, tuple[object, ...]]:
+    """The annotation without `Annotated` and `| None`, and which of `Known`, `Whole` and `Many` it was under."""
+    marks: tuple[object, ...] = ()
     while True:
         if get_origin(annotation) is Annotated:
             annotation, *metadata = get_args(annotation)
-            known = known or any(item is _KNOWN for item in metadata)
+            marks += tuple(item for item in metadata if any(item is mark for mark in _MARKS))
         elif get_origin(annotation) in (Union, UnionType):
             parts = [part for part in get_args(annotation) if part is not type(None)]
             if len(parts) != 1:
-                return annotation, known
+                return annotation, marks
             annotation = parts[0]
         else:
-            return annotation, known
+            return annotation, marks
 
 
 def _holds_values(annotation: Any) -> bool:

@@ -56,6 +56,8 @@ class InvalidWorkflow(ValueError):
 def describe_step(node_id: str | None, class_name: str | None, title: str | None) -> str:
     """How every message names a step: `node 3 (KSampler “First pass”)`."""
     name = class_name or "?"
+    if node_id is not None and len(node_id) > 60:
+        node_id = f"{node_id[:24]}…{node_id[-24:]}"
     return f"node {node_id} ({name} “{title}”)" if title and not same_name(title, name) else f"node {node_id} ({name})"
 
 

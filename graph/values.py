@@ -1,7 +1,7 @@
 """What nodes exchange: values travel on links, services are injected, a ui is shown to people."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar, cast
 
 
@@ -25,11 +25,29 @@ class Value:
         return size_of(tuple(getattr(self, field.name) for field in fields(self))) if is_dataclass(self) else 64
 
 
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """Memory that was not there: how much was needed (None: not known), what was resident, what could be freed."""
+
+    needed: int | None
+    resident: str
+    freed: int = 0
+
+    def __str__(self) -> str:
+        needed = "more was needed than there is" if self.needed is None else f"{_mib(self.needed)} more were needed"
+        freed = f"{_mib(self.freed)} had been freed before it was tried again" if self.freed else "nothing was idle"
+        return f"{needed}; resident: {self.resident}; {freed}"
+
+
 class Service:
     """What the engine hands to a node beside its inputs. It is not part of a key, unless results depend on it."""
 
     identity: str = ""
     """What tells two services apart that lead to different results; it then enters the keys of their nodes."""
+
+    def relieve(self, error: BaseException) -> Shortage | None:
+        """If a node failed for want of memory: free what is idle, and say what was missing. Otherwise None."""
+        return None
 
 
 class Ui:
@@ -59,6 +77,10 @@ def service_type(annotation: object) -> type[Service] | None:
 
 INJECTED: Any = None
 """The default of a service parameter: `def decode(…, models: ModelPool = INJECTED)`."""
+
+
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / (1 << 20):,.0f} MiB"
 
 
 def size_of(value: object) -> int:

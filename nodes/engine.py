@@ -8,13 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from graph.active_run import RunOptions
 from graph.builder import WorkflowBuilder
 from graph.cancellation import Cancellation
 from graph.catalogue import Catalogue, installed_nodes, own_nodes
 from graph.disk_store import DiskStore
 from graph.events import Emit, ignore
-from graph.execute import Result, run
+from graph.executor import Executor, Result
 from graph.folders import Folders, default_data_folder
+from graph.kept import found
 from graph.keys import Key, identities, key_of
 from graph.resolve import Graph, resolve
 from graph.store import MemoryStore, Store
@@ -72,6 +74,10 @@ class Engine:
     """Runs workflows in this process. What one run makes, the next one finds.
 
     Results are kept in memory, unless another store is given: with `usual_store(folders)` they outlive the process.
+
+    Args:
+        lanes: how many steps may run at once in each lane; see `graph.lanes.usual_lanes`.
+        threads: how many threads may join those that call `run`; 0 runs one step after the other.
     """
 
     def __init__(
@@ -81,11 +87,14 @@ class Engine:
         catalogue: Catalogue | None = None,
         store: Store | None = None,
         precision: PrecisionChoice = "auto",
+        lanes: Mapping[str, int] | None = None,
+        threads: int | None = None,
     ) -> None:
         self.folders = folders or usual_folders()
         self.catalogue = full_catalogue(self.folders) if catalogue is None else catalogue
         self.store: Store = MemoryStore(MEMORY_BYTES) if store is None else store
         self.models = ModelPool(precision=precision)
+        self.executor = Executor(lanes, threads=threads, codec=CODEC)
 
     def resolve(
         self, workflow: Workflow | WorkflowBuilder | Mapping[str, Any], targets: Sequence[str] | None = None
@@ -101,6 +110,10 @@ class Engine:
             keys[step.id] = key_of(step, keys, services=services)
         return keys
 
+    def found(self, graph: Graph) -> frozenset[str]:
+        """The ids of the steps whose outputs a run would take from the store."""
+        return found(graph, self.store, identities({ModelPool: self.models}))
+
     def run(
         self,
         workflow: Workflow | WorkflowBuilder | Mapping[str, Any],
@@ -109,16 +122,20 @@ class Engine:
         emit: Emit = ignore,
         cancellation: Cancellation | None = None,
         extra: Mapping[str, Any] | None = None,
+        options: RunOptions | None = None,
     ) -> Result:
         """Run a workflow. Raises InvalidWorkflow, Cancelled; failures of nodes are in the result (`checked()`).
 
+        May be called from several threads at once: the runs share the machine, step by step.
+
         Args:
             targets: ids of the nodes whose results are wanted; by default every output node.
+            emit: is told everything that happens, one event at a time, by whichever thread it happens in.
             extra: documents that saved files carry beside the workflow itself, by name.
         """
         parsed = _parsed(workflow)
         graph = resolve(parsed, self.catalogue, self.folders, targets)
-        return self.run_graph(graph, parsed, emit=emit, cancellation=cancellation, extra=extra)
+        return self.run_graph(graph, parsed, emit=emit, cancellation=cancellation, extra=extra, options=options)
 
     def run_graph(
         self,
@@ -128,12 +145,21 @@ class Engine:
         emit: Emit = ignore,
         cancellation: Cancellation | None = None,
         extra: Mapping[str, Any] | None = None,
+        options: RunOptions | None = None,
     ) -> Result:
         """Run what `resolve` gave for a workflow."""
         prompt = {node_id: used.model_dump(exclude_unset=True) for node_id, used in workflow.items()}
         services: dict[type[Service], Service] = {ModelPool: self.models, Documents: Documents(prompt, extra or {})}
         try:
-            return run(graph, self.store, folders=self.folders, services=services, emit=emit, cancellation=cancellation)
+            return self.executor.run(
+                graph,
+                self.store,
+                folders=self.folders,
+                services=services,
+                emit=emit,
+                cancellation=cancellation,
+                options=options,
+            )
         finally:
             self.store.flush()
 

@@ -11,7 +11,8 @@ from graph.cancellation import Cancellation
 from graph.catalogue import Catalogue
 from graph.errors import NodeError
 from graph.events import Emit, Event, NodeFinished, NodeProgressed, NodeReused, ignore
-from graph.execute import Result, run
+from graph.execute import run
+from graph.executor import Result
 from graph.folders import Folders
 from graph.node import node
 from graph.resolve import resolve

@@ -32,8 +32,12 @@ def explained(
     document: dict[str, Any], before: dict[str, Any] | None, kept: Callable[[Key], bool] = lambda key: False
 ) -> dict[str, str]:
     graph = graph_of(Loom().nodes(), document)
-    found = explain(graph, keys_of(graph), kept, remembered(before) if before else None)
+    found = explain(graph, keys_of(graph), steps_kept(graph, kept), remembered(before) if before else None)
     return {each.step.id: text(each) for each in found}
+
+
+def steps_kept(graph: Graph, kept: Callable[[Key], bool]) -> set[str]:
+    return {step_id for step_id, key in keys_of(graph).items() if key is not None and kept(key)}
 
 
 def text(each: Explanation) -> str:
@@ -105,7 +109,7 @@ def test_changed_code_is_named():
 
     before = remembered(DOCUMENT)
     graph = graph_of([spin, *Loom().nodes()[1:]], DOCUMENT)
-    found = explain(graph, keys_of(graph), kept_from(DOCUMENT), before)
+    found = explain(graph, keys_of(graph), steps_kept(graph, kept_from(DOCUMENT)), before)
     assert [text(each) for each in found][:1] == ["run: the node's code has changed"]
 
 
@@ -115,5 +119,6 @@ def test_an_impure_node_says_so():
         return a
 
     graph = graph_of([node for node in Loom().nodes() if node.name != "Twist"] + [twist], DOCUMENT)
-    found = {each.step.id: text(each) for each in explain(graph, keys_of(graph), lambda key: True, None)}
+    kept = steps_kept(graph, lambda key: True)
+    found = {each.step.id: text(each) for each in explain(graph, keys_of(graph), kept, None)}
     assert found["3"].startswith("run: it, or something it needs, has no identity")

@@ -9,7 +9,8 @@ from graph.cancellation import Cancellation
 from graph.catalogue import AnyNode, Catalogue
 from graph.errors import RunFailed
 from graph.events import Event
-from graph.execute import Result, run
+from graph.execute import run
+from graph.executor import Result
 from graph.folders import Folders
 from graph.node import node
 from graph.problems import InvalidWorkflow, Problem

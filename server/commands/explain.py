@@ -54,7 +54,7 @@ def explain(
         else:
             other = engine.resolve(read_document(against).workflow)
             before = record(other, engine.keys(other))
-    explained = explain(graph, engine.keys(graph), lambda key: key in engine.store, before)
+    explained = explain(graph, engine.keys(graph), engine.found(graph), before)
     for each in explained:
         place = describe_step(each.step.id, each.step.node.name, each.step.title)
         reasons = "; ".join(map(str, each.reasons))
