@@ -85,7 +85,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path):
         ("[1, 2]", "a list"),
         ("{}", "no nodes"),
         ('{"1": {"inputs": {}}}', "“class_type” is missing"),
-        ('{"nodes": [], "links": []}', "editor's own format"),
+        ('{"nodes": [], "links": []}', "no nodes"),
         ("[" * 100_000, "nested too deeply"),
     ],
 )

@@ -1,5 +1,6 @@
 """`latentloom explain`: which nodes would run, which would be reused, and why."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -35,6 +36,7 @@ def explain(
     precision: "PrecisionChoice",
 ) -> None:
     """Say for every node of the workflow in FILE whether it would run or be reused, and why. Nothing is run."""
+    from graph.describe import object_info
     from graph.explain import explain, record
     from graph.problems import describe_step
     from nodes.engine import Engine, usual_store
@@ -47,12 +49,13 @@ def explain(
     with wrong_requests():
         folders = settings.folders()
         catalogue = settings.catalogue(folders)
+        describe = partial(object_info, catalogue, folders)
         engine = Engine(folders, catalogue=catalogue, store=usual_store(folders), precision=precision)
-        graph = engine.resolve(override(read_document(file).workflow, catalogue, overrides, seed))
+        graph = engine.resolve(override(read_document(file, describe).workflow, catalogue, overrides, seed))
         if against is None:
             before = recall(folders)
         else:
-            other = engine.resolve(read_document(against).workflow)
+            other = engine.resolve(read_document(against, describe).workflow)
             before = record(other, engine.keys(other))
     explained = explain(graph, engine.keys(graph), engine.found(graph), before)
     for each in explained:

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ STORES: "tuple[StoreChoice, ...]" = ("disk", "memory", "none")
 Examples:
   latentloom run text_to_image --set Prompt.text="a blue boat at sunset" --seed 7
   latentloom run my_workflow.json --set KSampler.steps=30 --output pictures
-  latentloom run picture.png            # a PNG that carries its workflow
+  latentloom run picture.png            # a picture that carries its workflow
   cat my_workflow.json | latentloom run - --json
 
 Exit codes: 0 done, 1 a node failed, 2 the workflow or the arguments are wrong, 130 interrupted.
@@ -78,29 +79,35 @@ def run(
     store_bytes: int | None,
     as_json: bool,
 ) -> None:
-    """Run the workflow in FILE: API-format JSON, a PNG that carries one, an example's name, or - for standard input."""
+    """Run the workflow in FILE: JSON in API-format or an editor's, or a picture that carries some.
+
+    FILE may also be the name of an example, or - for standard input.
+    """
+    from graph.describe import object_info
     from graph.errors import Cancelled
     from graph.explain import record
     from nodes.engine import Engine, usual_store
     from server.display import Account, close, display
     from server.last_run import remember
     from server.overrides import override
-    from workflows.documents import read_document
+    from workflows.documents import carried, read_document
 
     settings.log_to_stderr()
     with wrong_requests(as_json):
         folders = settings.folders(output)
-        document = read_document(file)
+        catalogue = settings.catalogue(folders)
+        describe = partial(object_info, catalogue, folders)
+        document = read_document(file, describe)
         engine = Engine(
             folders,
-            catalogue=settings.catalogue(folders),
+            catalogue=catalogue,
             store=usual_store(folders, store, store_bytes),
             precision=precision,
         )
         workflow = override(document.workflow, engine.catalogue, overrides, seed)
         graph = engine.resolve(workflow)
     remember(folders, record(graph, engine.keys(graph)))
-    for warning in graph.warnings:
+    for warning in (*document.warnings, *graph.warnings):
         click.echo(f"Warning: {warning}", err=True)
 
     account = Account()
@@ -111,7 +118,8 @@ def run(
             show(event)
 
         try:
-            engine.run_graph(graph, workflow, emit=emit, cancellation=cancellation, extra=document.extra)
+            extra = carried(document, workflow, describe)
+            engine.run_graph(graph, workflow, emit=emit, cancellation=cancellation, extra=extra)
         except Cancelled:
             click.echo("interrupted; what was finished is kept", err=True)
             sys.exit(INTERRUPTED)
