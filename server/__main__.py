@@ -8,6 +8,7 @@ import click
 
 from server.commands.bench import bench
 from server.commands.cache import cache
+from server.commands.convert import convert
 from server.commands.explain import explain
 from server.commands.models import models
 from server.commands.nodes import nodes
@@ -72,7 +73,7 @@ def main(context: click.Context, data: Path | None, own_nodes: tuple[Path, ...],
     context.obj = Settings(data=data, own_nodes=own_nodes, verbosity=verbose)
 
 
-for command in (run, validate, explain, nodes, models, cache, bench):
+for command in (run, validate, convert, explain, nodes, models, cache, bench):
     main.add_command(command)
 
 
