@@ -262,13 +262,13 @@ class ActiveRun:
         with self._lock:
             if task.abandoned:
                 return []
-            self._active -= 1
             self.running.pop(task, None)
             try:
                 self._take_in(task, outcome)
                 self._settle()
             except BaseException as error:  # of a store, say: the run ends with it, where nobody would hear of it
                 self._stop(error)
+            self._active -= 1  # last: whoever looks whether the run is over does so without the lock
             return self._take_ready()
 
     def abandon(self, task: Task, error: BaseException) -> list[Task] | None:
@@ -277,9 +277,9 @@ class ActiveRun:
             if self.running.pop(task, None) is None:
                 return None
             task.abandoned = True
-            self._active -= 1
             self._fail(task, error)
             self._settle()
+            self._active -= 1
             return self._take_ready()
 
     def dismiss(self, tasks: Sequence[Task]) -> None:
