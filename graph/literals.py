@@ -96,6 +96,8 @@ class LiteralType:
     choices: tuple[object, ...] = ()
     source: Source | None = None
     tooltip: str = ""
+    simple: bool = False
+    """Whether its limits and choices are all there is to check."""
 
     @property
     def plain(self) -> bool:
@@ -111,12 +113,18 @@ class LiteralType:
 
         Raises pydantic.ValidationError if it does not fit.
         """
+        return default if self.takes_as_it_is(default) else self.validate(default)
+
+    def takes_as_it_is(self, value: object) -> bool:
+        """Whether `validate` would give back the value itself, as far as that is easily seen."""
+        if not self.simple:
+            return False
         if self.choices:
-            usual = any(type(default) is type(choice) and default == choice for choice in self.choices)
-        else:
-            usual = type(default) is self.base in _WIRES and self.limits.admit(default)
+            return any(type(value) is type(choice) and value == choice for choice in self.choices)
         return (
-            default if usual and not (isinstance(default, float) and not isfinite(default)) else self.validate(default)
+            type(value) is self.base
+            and self.limits.admit(value)
+            and (self.base is not float or isfinite(cast(float, value)))
         )
 
     def validate(self, value: object) -> object:
@@ -144,21 +152,37 @@ def literal_type(annotation: Any) -> LiteralType:
     base, metadata = _bare(annotation)
     choices = _choices(base)
     source = next((item for item in metadata if hasattr(item, "locate")), None)
+    limits = _limits(metadata)
     return LiteralType(
         annotation=annotation,
         base=base,
         wire="COMBO" if choices or source else _wire(base),
         widget=_merge_widgets(item for item in metadata if isinstance(item, Widget)),
-        limits=_limits(metadata),
+        limits=limits,
         choices=choices,
         source=source,
         tooltip=next((item.description for item in metadata if isinstance(item, FieldInfo) and item.description), ""),
+        simple=source is None
+        and (get_origin(base) is Literal if choices else base in _WIRES)
+        and all(_is_simple(item) for item in metadata),
     )
+
+
+def _is_simple(item: object) -> bool:
+    """Whether an annotation is a limit, or says nothing about which values there may be."""
+    if isinstance(item, FieldInfo):
+        return all(isinstance(constraint, _LIMITS) for constraint in item.metadata)
+    return isinstance(item, Widget | _LIMITS)
+
+
+_LIMITS = annotated_types.Ge | annotated_types.Gt | annotated_types.Le | annotated_types.Lt
 
 
 def listed_type(item: LiteralType) -> LiteralType:
     """The type of a list of such literals; one alone counts as a list of one."""
-    return replace(item, annotation=Annotated[list[item.annotation], BeforeValidator(_as_list)], base=list)
+    return replace(
+        item, simple=False, annotation=Annotated[list[item.annotation], BeforeValidator(_as_list)], base=list
+    )
 
 
 def _as_list(given: object) -> object:

@@ -81,6 +81,8 @@ class Input:
 
     def accepts(self, output: "Output") -> bool:
         """Whether a link from this output may end here."""
+        if self.value is not None and output.value is self.value:
+            return True
         mine, theirs = self.wire, output.wire
         if self.value is not None:  # what `Any` or `Value` stands for is looked at when it comes
             if output.value is None:

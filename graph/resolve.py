@@ -13,7 +13,7 @@ from graph.identity import content_identity
 from graph.literals import LiteralType
 from graph.node import Input
 from graph.problems import InvalidWorkflow, Problem, ProblemKind, describe_step, listed, nearest
-from graph.workflow import Workflow, WorkflowNode
+from graph.workflow import Workflow
 
 Ref = tuple[str, int]
 """An output of a step: (step id, output index)."""
@@ -70,10 +70,15 @@ class _Resolver:
         self.file_names: dict[int, Sequence[object]] = {}
         self.suggestions: dict[tuple[str, int], str | None] = {}
         self.cycles: list[frozenset[str]] = []
+        self.nodes: dict[str, AnyNode | None] = {}
+        self.links: dict[str, dict[str, Ref | None]] = {}
+        """Of each node that was looked at, what its inputs link to; None: a link that cannot be read."""
 
     def graph(self, targets: Sequence[str] | None) -> Graph:
+        classes = {name: self.catalogue.get(name) for name in {used.class_type for used in self.workflow.values()}}
         for node_id, used in self.workflow.items():
-            if used.class_type not in self.catalogue:
+            node = self.nodes[node_id] = classes[used.class_type]
+            if node is None:
                 self._report(
                     "unknown_class",
                     node_id,
@@ -88,7 +93,7 @@ class _Resolver:
 
     def _targets(self, targets: Sequence[str] | None) -> list[str]:
         if targets is None:
-            found = [node_id for node_id, used in self.workflow.items() if (node := self._node(used)) and node.sink]
+            found = [node_id for node_id, node in self.nodes.items() if node is not None and node.sink]
             if not found and not self.problems:
                 self.problems.append(
                     Problem(
@@ -108,9 +113,6 @@ class _Resolver:
                     )
                 )
         return [node_id for node_id in dict.fromkeys(targets) if node_id in self.workflow]
-
-    def _node(self, used: WorkflowNode) -> AnyNode | None:
-        return self.catalogue.get(used.class_type)
 
     def _order(self, wanted: Sequence[str]) -> list[str]:
         """What the wanted nodes need, each after its sources. A cycle is reported once, with all its nodes."""
@@ -138,13 +140,16 @@ class _Resolver:
 
     def _sources(self, node_id: str) -> Iterator[str]:
         """The nodes this one links to, in the order of the document; links that lead nowhere are left out."""
-        used = self.workflow[node_id]
-        node = self._node(used)
-        for name, given in used.inputs.items():
+        node, workflow = self.nodes[node_id], self.workflow
+        links: dict[str, Ref | None] = {}
+        sources: list[str] = []
+        for name, given in workflow[node_id].inputs.items():
             if isinstance(given, list) and (node is None or name in node.inputs):
-                source = _link(cast("list[object]", given))
-                if source is not None and source[0] in self.workflow:
-                    yield source[0]
+                link = links[name] = _link(cast("list[object]", given))
+                if link is not None and link[0] in workflow:
+                    sources.append(link[0])
+        self.links[node_id] = links
+        return iter(sources)
 
     def _report_cycle(self, path: list[str]) -> None:
         nodes = frozenset(path)
@@ -162,10 +167,10 @@ class _Resolver:
         return self.suggestions.get(asked)
 
     def _step(self, node_id: str) -> Step | None:
-        used = self.workflow[node_id]
-        node = self._node(used)
+        used, node = self.workflow[node_id], self.nodes[node_id]
         if node is None:
             return None
+        read = self.links[node_id]
         literals: dict[str, object] = {}
         links: dict[str, Ref] = {}
         files: dict[str, str] = {}
@@ -186,7 +191,7 @@ class _Resolver:
                 continue
             value = given[name]
             if isinstance(value, list):
-                link = self._checked_link(node_id, name, declared, cast("list[object]", value))
+                link = self._checked_link(node_id, name, declared, read[name], cast("list[object]", value))
                 if link is not None:
                     links[name] = link
             elif declared.value is not None:
@@ -208,12 +213,13 @@ class _Resolver:
     def _warn_undeclared(self, node_id: str, node: AnyNode, given: Mapping[str, object]) -> None:
         for name in given:
             if name not in node.inputs:
-                place = describe_step(node_id, node.name, self.workflow[node_id].title)
                 hint = nearest(name, [known for known in node.inputs if known not in given])
-                self.warnings.append(f"{place} has no input {name!r}; it is ignored{f' ({hint})' if hint else ''}")
+                found = f"{self._place(node_id)} has no input {name!r}; it is ignored"
+                self.warnings.append(f"{found} ({hint})" if hint else found)
 
-    def _checked_link(self, node_id: str, name: str, declared: Input, given: list[object]) -> Ref | None:
-        link = _link(given)
+    def _checked_link(
+        self, node_id: str, name: str, declared: Input, link: Ref | None, given: list[object]
+    ) -> Ref | None:
         if link is None:
             self._report(
                 "bad_link",
@@ -226,8 +232,7 @@ class _Resolver:
             )
             return None
         source_id, index = link
-        source = self.workflow.get(source_id)
-        if source is None:
+        if source_id not in self.nodes:
             self._report(
                 "missing_node",
                 node_id,
@@ -237,15 +242,14 @@ class _Resolver:
                 suggestion=self._nearest(source_id, self.workflow),
             )
             return None
-        source_node = self._node(source)
+        source_node = self.nodes[source_id]
         if source_node is None:
             return None
-        place = describe_step(source_id, source.class_type, source.title)
         if not 0 <= index < len(source_node.outputs):
             self._report(
                 "missing_output",
                 node_id,
-                f"it links to output {index} of {place}, {_outputs(source_node)}",
+                f"it links to output {index} of {self._place(source_id)}, {_outputs(source_node)}",
                 input=name,
                 found=str(index),
             )
@@ -260,7 +264,8 @@ class _Resolver:
             self._report(
                 "type_mismatch",
                 node_id,
-                f"expected {declared.wire}, but output {index} ({output.name}) of {place} gives {output.wire}",
+                f"expected {declared.wire}, but output {index} ({output.name}) of {self._place(source_id)} "
+                f"gives {output.wire}",
                 input=name,
                 expected=declared.wire,
                 found=output.wire,
@@ -268,6 +273,10 @@ class _Resolver:
             )
             return None
         return link
+
+    def _place(self, node_id: str) -> str:
+        used = self.workflow[node_id]
+        return describe_step(node_id, used.class_type, used.title)
 
     def _check_literal(
         self,
@@ -279,6 +288,9 @@ class _Resolver:
         files: dict[str, str],
     ) -> None:
         literal = cast(LiteralType, declared.literal)
+        if literal.takes_as_it_is(value):
+            literals[name] = value
+            return
         if isinstance(value, dict):
             wrapped = cast("dict[str, object]", value)
             value = wrapped.get("__value__", wrapped)

@@ -20,8 +20,9 @@ class WorkflowNode(BaseModel):
     @property
     def title(self) -> str | None:
         """The title a person gave the node in their editor."""
-        meta: object = (self.model_extra or {}).get("_meta")
-        title: object = cast("Mapping[str, object]", meta).get("title") if isinstance(meta, Mapping) else None
+        extra = self.model_extra
+        meta: object = extra.get("_meta") if extra else None
+        title: object = cast("dict[str, object]", meta).get("title") if isinstance(meta, dict) else None
         return title if isinstance(title, str) else None
 
 
