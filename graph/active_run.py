@@ -345,7 +345,8 @@ class ActiveRun:
                 needed.append(step.id)
                 for source, _ in step.links.values():
                     reached.add(source)
-        self._tell(RunStarted(tuple(reversed(needed)), tuple(task.step.id for task in reused)))
+        at_hand = tuple(task.step.id for task in reused if task.parent is None)
+        self._tell(RunStarted(tuple(reversed(needed)), at_hand))
         for task in reused:
             self._tell_reused(task.step)
         for event in self._untold:

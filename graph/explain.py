@@ -116,6 +116,11 @@ def explain(
     ]
 
 
+def reasons(graph: Graph, keys: Mapping[str, Key | None], before: GraphRecord | None) -> dict[str, tuple[Reason, ...]]:
+    """Why each step, if it runs, does not have the result of an earlier graph."""
+    return {each.step.id: each.reasons for each in explain(graph, keys, (), before)}
+
+
 def _record(step: Step, key: Key | None) -> StepRecord:
     return StepRecord(
         class_name=step.node.name,

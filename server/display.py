@@ -1,6 +1,7 @@
 """Show a run to whoever watches: live in a terminal, line by line elsewhere, or one JSON object per event."""
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -12,18 +13,23 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from graph.events import (
     Emit,
     Event,
+    NodeEvent,
     NodeFailed,
     NodeFinished,
     NodeProgressed,
     NodeReused,
+    NodeSkipped,
     NodeStarted,
     RunFinished,
     RunStarted,
 )
-from graph.problems import same_name
+from graph.problems import describe_step, same_name
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
+
+
+log = logging.getLogger("latentloom.run")
 
 
 @dataclass(slots=True)
@@ -49,11 +55,22 @@ class Account:
                 pass
 
 
-def named(event: NodeStarted | NodeReused | NodeProgressed | NodeFinished | NodeFailed) -> str:
+def named(event: NodeEvent) -> str:
     """A step as a person knows it: by its title, and its class where the title does not tell it."""
     if event.title is None or same_name(event.title, event.class_name):
         return event.class_name
     return f"{event.title} ({event.class_name})"
+
+
+def log_reasons(event: Event) -> None:
+    """Say in the log why a step runs."""
+    if isinstance(event, NodeStarted) and event.reasons:
+        step = describe_step(event.node_id, event.class_name, event.title)
+        log.info("%s runs: %s", step, "; ".join(event.reasons))
+
+
+def _because(event: NodeSkipped) -> str:
+    return f": {event.message}" if event.message else ""
 
 
 def paths_of(event: NodeFinished) -> list[Path]:
@@ -74,6 +91,8 @@ class Lines:
                 self._say(f"reused    {event.node_id:>4}  {named(event)}")
             case NodeFinished(parent=None):
                 self._say(f"ran       {event.node_id:>4}  {named(event)}  {event.seconds:.2f} s")
+            case NodeSkipped(parent=None):
+                self._say(f"skipped   {event.node_id:>4}  {named(event)}{_because(event)}")
             case NodeFailed(parent=None):
                 self._say(f"failed    {event.node_id:>4}  {named(event)}")
             case _:
@@ -115,6 +134,10 @@ def event_json(event: Event) -> dict[str, Any]:
         "parent": event.parent,
     }
     match event:
+        case NodeStarted():
+            fields |= {"reasons": list(event.reasons)}
+        case NodeSkipped():
+            fields |= {"message": event.message}
         case NodeProgressed():
             fields |= {"value": event.value, "max": event.maximum}
         case NodeFinished():
@@ -133,6 +156,7 @@ _EVENT_NAMES: Mapping[type[object], str] = {
     NodeReused: "node_reused",
     NodeProgressed: "node_progressed",
     NodeFinished: "node_finished",
+    NodeSkipped: "node_skipped",
     NodeFailed: "node_failed",
 }
 
@@ -164,7 +188,9 @@ class Live:
                 self.steps[event.node_id] = self.progress.add_task(f"  {named(event)}", total=None)
             case NodeProgressed() if event.node_id in self.steps:
                 self.progress.update(self.steps[event.node_id], total=event.maximum, completed=event.value)
-            case NodeReused(parent=None) | NodeFinished(parent=None) | NodeFailed(parent=None):
+            case (
+                NodeReused(parent=None) | NodeFinished(parent=None) | NodeSkipped(parent=None) | NodeFailed(parent=None)
+            ):
                 self.progress.advance(self.whole)
                 if (task := self.steps.pop(event.node_id, None)) is not None:
                     self.progress.remove_task(task)

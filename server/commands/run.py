@@ -83,12 +83,13 @@ def run(
 
     FILE may also be the name of an example, or - for standard input.
     """
+    from graph.active_run import RunOptions
     from graph.describe import object_info
     from graph.errors import Cancelled
-    from graph.explain import record
+    from graph.explain import reasons, record
     from nodes.engine import Engine, usual_store
-    from server.display import Account, close, display
-    from server.last_run import remember
+    from server.display import Account, close, display, log_reasons
+    from server.last_run import recall, remember
     from server.overrides import override
     from workflows.documents import carried, read_document
 
@@ -106,7 +107,9 @@ def run(
         )
         workflow = override(document.workflow, engine.catalogue, overrides, seed)
         graph = engine.resolve(workflow)
-    remember(folders, record(graph, engine.keys(graph)))
+    keys = engine.keys(graph)
+    options = RunOptions(reasons=reasons(graph, keys, recall(folders)))
+    remember(folders, record(graph, keys))
     for warning in (*document.warnings, *graph.warnings):
         click.echo(f"Warning: {warning}", err=True)
 
@@ -115,11 +118,12 @@ def run(
 
         def emit(event: "Event") -> None:
             account.take(event)
+            log_reasons(event)
             show(event)
 
         try:
             extra = carried(document, workflow, describe)
-            engine.run_graph(graph, workflow, emit=emit, cancellation=cancellation, extra=extra)
+            engine.run_graph(graph, workflow, emit=emit, cancellation=cancellation, extra=extra, options=options)
         except Cancelled:
             click.echo("interrupted; what was finished is kept", err=True)
             sys.exit(INTERRUPTED)
