@@ -14,7 +14,7 @@ from graph.folders import Folders
 from graph.problems import InvalidWorkflow, Problem
 from nodes.engine import EXAMPLES as PICTURES
 from nodes.engine import built_in
-from workflows.editor import Converted, to_api
+from workflows.editor.api_form import Converted, to_api
 from workflows.editor.descriptions import Descriptions
 
 Json = dict[str, Any]

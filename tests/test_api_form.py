@@ -11,7 +11,7 @@ from graph.resolve import resolve
 from graph.workflow import read
 from nodes.engine import built_in
 from tests.canvas import DATA, INFOS, NOW, api, canvas, converted, drawn, fixture, info, refused
-from workflows.editor import to_api
+from workflows.editor.api_form import to_api
 
 
 def save(node_id: int, source: tuple[int | str, int], **more: Any) -> dict[str, Any]:

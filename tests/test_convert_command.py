@@ -8,7 +8,7 @@ import pytest
 from tests.canvas import DATA, fixture
 from tests.commands import Said, latentloom, saved
 from workflows.documents import EXAMPLES
-from workflows.editor import is_editor_document
+from workflows.editor.shapes import is_editor_document
 
 QUICK = ("--set", "KSampler.steps=2")
 EXAMPLE = json.loads((EXAMPLES / "text_to_image.json").read_text())

@@ -17,7 +17,7 @@ from tests.canvas import INFOS
 from tests.commands import Said, latentloom
 from workflows import documents
 from workflows.documents import document_in
-from workflows.editor import to_editor
+from workflows.editor.editor_form import to_editor
 from workflows.examples import build
 
 EXAMPLE = json.dumps(build("text_to_image").document())

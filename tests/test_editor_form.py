@@ -15,8 +15,9 @@ from graph.workflow import parse, read
 from tests.canvas import INFOS, converted, fixture
 from tests.toys import NOWHERE, Yarn, use
 from workflows.documents import EXAMPLES
-from workflows.editor import to_api, to_editor
+from workflows.editor.api_form import to_api
 from workflows.editor.descriptions import DescribedInput, Descriptions
+from workflows.editor.editor_form import to_editor
 from workflows.editor.shapes import a_list, an_object
 
 Json = dict[str, Any]

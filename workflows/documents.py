@@ -9,12 +9,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from graph.problems import InvalidWorkflow, Problem, nearest
 from graph.workflow import Workflow, parse, read
-from workflows.editor import NodeInfos, is_editor_document, to_api, to_editor, with_literals
+from workflows.editor.shapes import is_editor_document
 from workflows.pictures import UnreadablePicture, is_picture, picture_texts
+
+if TYPE_CHECKING:
+    # Documents in API-format need none of it, and are to be read at once.
+    from workflows.editor.descriptions import NodeInfos
 
 EXAMPLES = Path(__file__).resolve().parent
 LARGEST_DOCUMENT = 256 * 1024 * 1024
@@ -23,7 +27,7 @@ LONGEST_NAME = 200
 
 
 Form = Literal["api", "editor"]
-Describe = Callable[[], NodeInfos]
+Describe = Callable[[], "NodeInfos"]
 """Gives `object_info`; called when a document is in the editor's format, which cannot be read without."""
 
 
@@ -65,6 +69,8 @@ def document_of(document: object, describe: Describe) -> Document:
     form = inner if is_editor_document(inner) else cast(object, document)
     if not is_editor_document(form):
         return Document(read(form))
+    from workflows.editor.api_form import to_api
+
     converted = to_api(form, describe())
     return Document(read(converted.document), {"workflow": form}, "editor", converted.warnings)
 
@@ -75,6 +81,9 @@ def carried(document: Document, workflow: Workflow, describe: Describe) -> dict[
     Literals that were changed since are changed in it too; where there was none, or where that is not enough, the
     workflow is drawn anew.
     """
+    from workflows.editor.editor_form import to_editor
+    from workflows.editor.edits import with_literals
+
     form = document.extra.get("workflow")
     changes = {node_id: new for node_id in workflow if (new := _changed(document.workflow, workflow, node_id))}
     if is_editor_document(form) and not changes:

@@ -10,7 +10,7 @@ from server.settings import Settings, WrongRequest, wrong_requests
 
 if TYPE_CHECKING:
     from workflows.documents import Document, Form
-    from workflows.editor import NodeInfos
+    from workflows.editor.descriptions import NodeInfos
 
 FORMS: "tuple[Form, ...]" = ("api", "editor")
 
@@ -54,7 +54,8 @@ def convert(settings: Settings, file: str, form: "Form | None", output: Path | N
 
 
 def _in_form(document: "Document", form: "Form", infos: "NodeInfos") -> dict[str, Any]:
-    from workflows.editor import is_editor_document, to_editor
+    from workflows.editor.editor_form import to_editor
+    from workflows.editor.shapes import is_editor_document
 
     if form == "api":
         return {node_id: used.model_dump(exclude_unset=True) for node_id, used in document.workflow.items()}

@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, TypeGuard, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from graph.problems import InvalidWorkflow, Problem
-from workflows.editor.shapes import a_list, an_object
+from workflows.editor.shapes import a_list, an_object, is_editor_document
 
 INPUTS, OUTPUTS = "-10", "-20"
 """Inside a subgraph, links from its inputs and to its outputs come from and go to nodes of these ids."""
@@ -20,11 +20,6 @@ VIRTUAL = (REROUTE, PRIMITIVE, "Note", "MarkdownNote")
 """Nodes that exist in the editor alone."""
 S_AND_R = "Node name for S&R"
 """The property that names a node in `%KSampler.seed%`."""
-
-
-def is_editor_document(document: object) -> TypeGuard[dict[str, Any]]:
-    """Whether this JSON has the editor's shape: an object with a list of nodes."""
-    return isinstance(an_object(document).get("nodes"), list)
 
 
 def _id(value: object) -> object:
