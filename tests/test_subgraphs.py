@@ -66,6 +66,12 @@ def test_widgets_inside_are_set_from_the_outside(proxies: list[Any], values: lis
     assert api(document(used))["5:1"][1] == {"value": 0.25, "width": 8, "height": 8}
 
 
+def test_a_widget_whose_value_was_not_written_down_has_the_one_inside():
+    proxies = [["1", "value"], ["1", "control_after_generate"], ["-1", "side"]]
+    used = use(5, values=[None, None, 8], properties={"proxyWidgets": proxies})
+    assert api(document(used))["5:1"][1] == {"value": 0.5, "width": 8, "height": 8}
+
+
 @pytest.mark.parametrize("name", ["value", "1: value"])
 def test_widgets_are_set_through_two_borders(name: str):
     inner = use(3, properties={"proxyWidgets": [["1", "value"]]}, values=[7, 0.75])
