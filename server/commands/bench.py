@@ -43,7 +43,11 @@ def _explained() -> Generator[None]:
 
 @bench.command()
 @click.option(
-    "--sizes", default="10,100,1000,10000", show_default=True, callback=_numbers, help="Numbers of nodes, from 1."
+    "--sizes",
+    default="100,300,1000,10000,100000",
+    show_default=True,
+    callback=_numbers,
+    help="Numbers of nodes, from 1.",
 )
 def engine(sizes: list[int]) -> None:
     """Time per node of chains, wide graphs and lattices of trivial nodes: cold, unchanged, and with the end changed."""
@@ -86,6 +90,18 @@ def store(settings: Settings, repeats: int, size: int, entries: int) -> None:
 
     with _explained():
         measure(settings, repeats, size, entries, click.echo)
+
+
+@bench.command()
+@click.option("--kills", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=30, show_default=True)
+@click.option("--size", type=click.IntRange(64), default=256, show_default=True, help="Pixels of a side.")
+@click.option("--seed", default=0, show_default=True, help="Of the moments of the kills, and of the picture.")
+def resume(kills: int, steps: int, size: int, seed: int) -> None:
+    """Kill a run at random moments: how many steps are computed again, and whether the picture is the same."""
+    from server.bench.resume import measure
+
+    measure(kills, steps, size, seed, click.echo)
 
 
 @bench.command()
