@@ -119,3 +119,14 @@ def model(settings: Settings, count: int) -> None:
 
     with _explained():
         measure(settings, count, click.echo)
+
+
+@bench.command()
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--size", type=click.IntRange(64), default=128, show_default=True, help="Pixels of a side.")
+def edit(repeats: int, size: int) -> None:
+    """What it costs to make a picture again after one thing was changed, against making it from nothing."""
+    from server.bench.edit import measure
+
+    with _explained():
+        measure(repeats, size, click.echo)
