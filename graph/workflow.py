@@ -54,7 +54,7 @@ def read(document: object) -> Workflow:
     if isinstance(nodes.get("nodes"), list):
         raise _not_a_workflow(
             "this is a workflow in the editor's own format (it has a list of “nodes”)",
-            suggestion="export it from the editor with “Export (API)”",
+            suggestion="convert it with `latentloom convert`",
         )
     if not nodes:
         raise _not_a_workflow("this workflow has no nodes")

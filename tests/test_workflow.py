@@ -57,7 +57,7 @@ def test_json_nested_without_end_is_refused():
         ("[]", "a workflow is a JSON object of nodes, but this is a list"),
         ("null", "this is null"),
         ("{}", "this workflow has no nodes"),
-        ('{"nodes": [], "links": []}', "export it from the editor"),
+        ('{"nodes": [], "links": []}', "latentloom convert"),
         ('{"1": 7}', "node 1 (?): each node is an object with “class_type” and “inputs”, but this is a number"),
         ('{"1": {}}', "node 1 (?): “class_type” is missing"),
         ('{"1": {"class_type": null}}', "“class_type” must be text, but it is null"),
