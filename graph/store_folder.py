@@ -16,8 +16,6 @@ SHELVES = 256
 SUFFIX = ".safetensors"
 ABANDONED_SECONDS = 3600.0
 """A temporary file this old belongs to a process that died."""
-SYNC_ABOVE = 0.05
-"""Seconds above which a result is worth waiting for the disk, so that not even a power cut loses it."""
 
 _numbers = itertools.count()
 
@@ -50,8 +48,7 @@ class StoreFolder:
     def write(self, label: Label, encoded: Encoded) -> int:
         """Put an entry in its place, whole or not at all; returns its bytes. Raises OSError.
 
-        Only what was dear to make is synced before it gets its name. For the rest the checksum is enough: after a power
-        cut it is there, or it is damaged, which is found when it is read, and it is made again.
+        A power cut may leave it there damaged, which is found when it is read; `sync` makes that unlikely.
         """
         path = self.path(label.key)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,14 +56,17 @@ class StoreFolder:
         try:
             with open(temporary, "xb", buffering=0) as file:
                 nbytes = write_entry(file, label, encoded)
-                if label.seconds >= SYNC_ABOVE:
-                    os.fsync(file.fileno())
             os.replace(temporary, path)
             return nbytes
         except BaseException:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+    def sync(self, key: Key) -> None:
+        """Make an entry safe from a power cut, if it is still there. Raises OSError."""
+        with suppress(FileNotFoundError), open(self.path(key), "rb") as file:
+            os.fsync(file.fileno())
 
     def remove(self, key: Key) -> None:
         """Take an entry away; it may be gone already."""

@@ -1,9 +1,15 @@
-"""Writing to the disk store, on a thread of its own, so that computing never waits for the disk."""
+"""Writing to the disk store, on a thread of its own, while computing goes on.
+
+What a kill may lose is bounded: a result that was dear to make is queued only when the dear one before it is in its
+place, and whoever made it gives it a hundredth of the time that took to get there. Mostly that is plenty, and then
+nothing is lost that was finished. Files come first; when there is none to write, the index is told of them, and they
+are made safe from power cuts.
+"""
 
 import logging
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,8 +26,18 @@ log = logging.getLogger("latentloom.store")
 MOST_BYTES = 256 * 1024**2
 MOST_JOBS = 1024
 BATCH = 64
-CHEAP_SECONDS = 0.01
+"""So many files at most the index has not heard of,"""
+NOTE_SECONDS = 0.1
+"""and for so long."""
+CHEAP_SECONDS = 0.002
 """When the disk cannot keep up, results made in less than this are let go; whoever made dearer ones waits."""
+SHARE = 0.01
+"""The part of its own time that a dear result may take longer, so that it is in its place before the next is begun."""
+SYNC_ABOVE = 0.05
+"""Seconds above which a result is worth making safe from a power cut,"""
+SYNC_SHARE = 0.05
+"""and the part of its time that this thread may spend on it while a run goes on."""
+SYNC_MOST = 64
 REST_SECONDS = 60.0
 """How long nothing is written after the disk refused."""
 
@@ -31,6 +47,10 @@ class _Job:
     label: Label
     outputs: Outputs
     nbytes: int
+
+    @property
+    def dear(self) -> bool:
+        return self.label.seconds >= CHEAP_SECONDS
 
 
 class StoreWriter:
@@ -46,11 +66,18 @@ class StoreWriter:
         self._nbytes = 0
         self._at_work: dict[Key, _Job] = {}
         self._afterwards: defaultdict[Key, list[Callable[[], None]]] = defaultdict(list)
+        self._dear: set[Key] = set()
+        """Of what is pending or at work."""
+        self._written: list[tuple[Label, int]] = []
+        """What the index has not heard of, since `_written_since`."""
+        self._written_since = 0.0
+        self._unsynced: deque[Key] = deque(maxlen=SYNC_MOST)
+        self._sync_at = 0.0
         self._uses: Counter[Key] = Counter()
         self._lost: list[Key] = []
         self._misses = 0
         self._flushing = 0
-        self._busy = False
+        self._noting = False
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._resting_until = 0.0
@@ -60,23 +87,26 @@ class StoreWriter:
     # Any thread
 
     def put(self, key: Key, outputs: Outputs, class_name: str, seconds: float) -> None:
-        """Have a result written. Waits only when the disk is far behind and the result is dear."""
+        """Have a result written. Waits when the result is dear and the disk is behind, else for a hundredth at most."""
         nbytes = size_of(outputs)
         if nbytes > self.max_bytes:
             return
         job = _Job(Label(key, class_name, max(seconds, 0.0), round(time.time(), 3)), outputs, nbytes)
         with self._changed:
-            while self._behind(nbytes):
-                if seconds < CHEAP_SECONDS:
+            while self._behind(job):
+                if not job.dear:
                     return
                 self._changed.wait()
-            if self._stopping or time.monotonic() < self._resting_until:
+            if self._stopping or self._resting():
                 return
             if key not in self._pending:
                 self._nbytes += nbytes
             self._pending[key] = job
             self._begin()
             self._changed.notify_all()
+            if job.dear:
+                self._dear.add(key)
+                self._changed.wait_for(lambda: key not in self._dear, timeout=seconds * SHARE)
 
     def after(self, key: Key, action: Callable[[], None]) -> None:
         """Do something short once what waits under a key is written, or will not be; at once if nothing waits."""
@@ -116,7 +146,7 @@ class StoreWriter:
             self._begin()
             self._flushing += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._anything() and not self._busy or not self._alive())
+            self._changed.wait_for(lambda: not self._anything() or not self._alive())
             self._flushing -= 1
 
     def close(self) -> None:
@@ -129,12 +159,16 @@ class StoreWriter:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    def _behind(self, nbytes: int) -> bool:
-        full = len(self._pending) >= MOST_JOBS or (self._pending and self._nbytes + nbytes > MOST_BYTES)
-        return bool(full) and not self._stopping and time.monotonic() >= self._resting_until
+    def _behind(self, job: _Job) -> bool:
+        full = len(self._pending) >= MOST_JOBS or (self._pending and self._nbytes + job.nbytes > MOST_BYTES)
+        return bool(full or (job.dear and self._dear)) and not self._stopping and not self._resting()
+
+    def _resting(self) -> bool:
+        return time.monotonic() < self._resting_until
 
     def _anything(self) -> bool:
-        return bool(self._pending or self._uses or self._lost or self._misses)
+        unknown = self._written or self._uses or self._lost or self._misses
+        return bool(self._pending or self._at_work or unknown or self._noting)
 
     def _alive(self) -> bool:
         """Whether there is a thread; a fork leaves it behind."""
@@ -149,8 +183,11 @@ class StoreWriter:
 
     def _work(self) -> None:
         try:
-            while self._next():
-                self._write_batch()
+            while self._wait():
+                try:
+                    self._go_on()
+                except Exception as error:  # of the disk or of SQLite; it must end neither the thread nor the run
+                    self._rest(error)
         finally:
             self._keeper.close()
             with self._changed:
@@ -158,60 +195,105 @@ class StoreWriter:
                 self._changed.notify_all()
             self._settle(list(self._afterwards))
 
-    def _next(self) -> bool:
-        """Wait for something to do, and take it. False when all is done."""
-        self._settle(list(self._at_work))  # what was not written after all
+    def _wait(self) -> bool:
+        """Wait for something to do. False when all is done."""
         with self._changed:
-            self._busy = False
             self._changed.notify_all()
             self._changed.wait_for(
                 lambda: self._pending or self._stopping or (self._flushing and self._anything()),
+                timeout=self._leisure(),
             )
-            for key in list(self._pending)[:BATCH]:
-                self._at_work[key] = self._pending[key]
-                self._nbytes -= self._pending.pop(key).nbytes
-            self._busy = self._anything() or bool(self._at_work)
-            return self._busy
+            return not self._stopping or self._anything() or bool(self._unsynced)
 
-    def _write_batch(self) -> None:
-        with self._changed:
-            uses, lost, misses = self._uses, self._lost, self._misses
-            self._uses, self._lost, self._misses = Counter(), [], 0
-        if time.monotonic() < self._resting_until:
+    def _leisure(self) -> float | None:
+        """Seconds until there is something to do anyway."""
+        times = [self._written_since + NOTE_SECONDS] if self._written else []
+        times += [self._sync_at] if self._unsynced else []
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _go_on(self) -> None:
+        if self._resting():
+            self._forget()
             return
-        try:
-            self._keeper.open()
-            written = [entry for job in list(self._at_work.values()) if (entry := self._write(job)) is not None]
-            self._keeper.record(written, uses, misses, lost)
-            if written:
-                self._keeper.tidy()
-        except Exception as error:  # of the disk or of SQLite; whatever it is, it must not end the thread, nor the run
-            self._rest(error)
+        self._keeper.open()
+        while len(self._written) < BATCH and (job := self._next()) is not None:
+            self._write(job)
+        now = time.monotonic()
+        hurry = self._flushing or self._stopping
+        if hurry or len(self._written) >= BATCH or (self._written and now >= self._written_since + NOTE_SECONDS):
+            self._note()
+        while self._unsynced and not self._pending and (self._stopping or now >= self._sync_at):
+            self._folder.sync(self._unsynced.popleft())
+            began, now = now, time.monotonic()
+            self._sync_at = now + (now - began) / SYNC_SHARE
 
-    def _write(self, job: _Job) -> tuple[Label, int] | None:
+    def _next(self) -> _Job | None:
+        with self._changed:
+            for key, job in self._pending.items():
+                self._at_work[key] = job
+                del self._pending[key]
+                self._nbytes -= job.nbytes
+                return job
+        return None
+
+    def _write(self, job: _Job) -> None:
+        key = job.label.key
         try:
             nbytes = self._folder.write(job.label, self._codec.encode(job.outputs))
         except NoCodec as error:
             if error.kind not in self._refused:
                 self._refused.add(error.kind)
                 log.info("%s; results with it are kept in memory alone", error)
-            return None
+        else:
+            if not self._written:
+                self._written_since = time.monotonic()
+            self._written.append((job.label, nbytes))
+            if job.label.seconds >= SYNC_ABOVE:
+                self._unsynced.append(key)
         finally:
-            self._settle([job.label.key])
-        return job.label, nbytes
+            self._settle([key])
+
+    def _note(self) -> None:
+        """Tell the index what happened."""
+        with self._changed:
+            written, uses, lost, misses = self._written, self._uses, self._lost, self._misses
+            self._written, self._uses, self._lost, self._misses = [], Counter(), [], 0
+            self._noting = True
+        try:
+            self._keeper.record(written, uses, misses, lost)
+            if written:
+                self._keeper.tidy()
+        finally:
+            self._noting = False
 
     def _settle(self, keys: list[Key]) -> None:
         """Let go of results that are written or will not be, and do what was to be done after that."""
         for key in keys:
             with self._changed:
                 self._at_work.pop(key, None)
-                actions = self._afterwards.pop(key, []) if key not in self._pending else []
+                if key in self._pending:  # put again meanwhile
+                    continue
+                actions = self._afterwards.pop(key, [])
+                if key in self._dear:
+                    self._dear.remove(key)
+                    self._changed.notify_all()
             for action in actions:
                 action()
+
+    def _forget(self) -> None:
+        """Let go of everything that was to be written or noted."""
+        with self._changed:
+            given_up = [*self._at_work, *self._pending]
+            self._pending.clear()
+            self._nbytes = 0
+            self._written, self._uses, self._lost, self._misses = [], Counter(), [], 0
+            self._unsynced.clear()
+        self._settle(given_up)
 
     def _rest(self, error: Exception) -> None:
         self._keeper.close()
         self._resting_until = time.monotonic() + REST_SECONDS
+        self._forget()
         if not self._warned:
             self._warned = True
             log.warning("results are not kept on disk for now, the run goes on: %s (%s)", error, self._folder.root)

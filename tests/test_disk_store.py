@@ -439,6 +439,27 @@ def test_processes_share_a_store_though_some_are_killed(tmp_path: Path, caplog: 
     assert 0 < totals(tmp_path).bytes <= 100_000
 
 
+@pytest.mark.parametrize("size", [100, 2_000_000])
+def test_a_kill_loses_one_dear_result_at_most(tmp_path: Path, size: int):
+    program = (
+        "from pathlib import Path; from tests.test_disk_store import opened, key\n"
+        f"store = opened(Path({str(tmp_path)!r}))\n"
+        "for at in range(10**9):\n"
+        f"    store.put(key(at), (at, bytes({size})), seconds=0.01)\n"
+        "    print(at, flush=True)\n"
+    )
+    for _ in range(4):
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            put = [int(process.stdout.readline()) for _ in range(30)]
+            process.kill()
+            put += [int(line) for line in process.stdout if line.endswith("\n")]
+        store = opened(tmp_path)
+        assert all(has(store, at) for at in put[:-1])
+        for path in (tmp_path / "store").glob("entries/*/*.safetensors"):
+            path.unlink()
+
+
 def test_threads_share_a_store(tmp_path: Path):
     store = opened(tmp_path, 100_000)
 
