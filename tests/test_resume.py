@@ -1,15 +1,15 @@
-import json
-import random
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from graph.entry_file import read_label
+from server.bench.resume import computed_again, live
 from tests.commands import latentloom, process, saved
 from tests.tiny_models import write_checkpoint
 
-STEPS = 120
+STEPS = 30
 
 
 @pytest.fixture(scope="module")
@@ -26,55 +26,36 @@ def data_folder(folder: Path, models: Path) -> Path:
     return folder
 
 
-def workflow(sampler: str, **changes: Any) -> dict[str, Any]:
+def workflow(sampler: str, width: int = 64, **changes: Any) -> dict[str, Any]:
     sampling: dict[str, Any] = {"seed": 7, "steps": STEPS, "cfg": 3.0, "sampler_name": sampler, "scheduler": "normal"}
     links = {"model": ["1", 0], "positive": ["2", 0], "negative": ["2", 0], "latent_image": ["3", 0]}
     return {
         "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny"}},
         "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "the cat", "clip": ["1", 1]}},
-        "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64}},
+        "3": {"class_type": "EmptyLatentImage", "inputs": {"width": width, "height": 64}},
         "4": {"class_type": "KSampler", "inputs": {**links, **sampling, **changes}},
         "5": {"class_type": "VAEDecode", "inputs": {"samples": ["4", 0], "vae": ["1", 2]}},
         "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0]}},
     }
 
 
-def killed(data: Path, document: Path, after: int) -> None:
-    """Run a workflow in a process of its own; kill it when so many steps are done and one more is on the disk."""
-    before = steps_kept(data)
-    with process("run", document, "--json", data=data) as running:
-        assert running.stdout is not None
-        done = 0
-        for line in running.stdout:
-            done += finished_step(json.loads(line))
-            if done >= after and steps_kept(data) > before:
-                running.kill()
-        assert running.returncode != 0 or running.wait() != 0
-
-
 def finished_step(event: dict[str, Any]) -> bool:
     return event["event"] == "node_finished" and event["class_type"] == "SamplerStepBetween"
 
 
-def steps_kept(data: Path) -> int:
-    labels = [read_label(path)[0] for path in data.glob("store/entries/*/*.safetensors")]
-    return sum(label.class_name == "SamplerStepBetween" for label in labels)
-
-
-def test_a_run_that_was_killed_again_and_again_ends_in_the_identical_picture(tmp_path: Path, models: Path):
-    document = saved(tmp_path, workflow("dpmpp_2m_sde"))
-    whole = latentloom("run", document, "--store", "none", data=data_folder(tmp_path / "whole", models)).files[0]
+def test_a_run_killed_at_random_moments_repeats_at_most_one_step_each_time(tmp_path: Path, models: Path):
+    document = saved(tmp_path, workflow("dpmpp_2m_sde", steps=STEPS, width=256))
     data = data_folder(tmp_path / "killed", models)
-    chance = random.Random(5)
-    for _ in range(2):
-        before = steps_kept(data)
-        killed(data, document, after=chance.randrange(10, 40))
-        assert before < steps_kept(data) < STEPS
-    kept = steps_kept(data)
-    said = latentloom("run", document, "--json", data=data)
-    assert sum(finished_step(event) for event in said.events) == STEPS - kept
-    (picture,) = (Path(file) for event in said.events for file in event.get("files", []))
-    assert picture.read_bytes() == whole.read_bytes()
+    words = ["--data", str(data), "run", str(document), "--json"]
+    whole = live(["--data", str(data_folder(tmp_path / "whole", models)), *words[2:], "--store", "none"])
+    chance = Random(5)
+    lives = [live(words, chance.uniform(0, 9), whole.seconds) for _ in range(4)]
+    assert all(life.killed for life in lives)
+    lives.append(live(words))
+    assert all(computed_again(life.finished, after) <= 1 for life, after in pairwise(lives))
+    assert {number for life in lives for number in life.finished} == set(whole.finished)
+    assert len(lives[-1].finished) < STEPS == len(whole.finished)
+    assert lives[-1].picture == whole.picture is not None
     assert not list(data.glob("store/index.damaged*"))
 
 
