@@ -24,7 +24,7 @@ def node_info(node: AnyNode, folders: Folders) -> Json:
     for name, declared in node.inputs.items():
         # As the incumbent does: an input that has a widget with a default is required, one that can stay empty is not.
         place = optional if declared.default is None else required
-        place[name] = _input_info(declared, folders)
+        place[name] = input_info(declared, folders)
     info: Json = {
         "input": {"required": required, **({"optional": optional} if optional else {})},
         "input_order": {"required": list(required), **({"optional": list(optional)} if optional else {})},
@@ -77,10 +77,13 @@ def node_schema(node: AnyNode, folders: Folders) -> Json:
     }
 
 
-def _input_info(declared: Input, folders: Folders) -> list[Any]:
+def input_info(declared: Input, folders: Folders) -> list[Any]:
+    """An input as `[type, options]`, or `[choices, options]` where there are some."""
     if declared.literal is None:
         return [declared.wire]
     options = _options(declared, declared.literal)
+    if declared.whole:
+        options["lazy"] = True
     if declared.wire == "COMBO":
         return [list(declared.literal.choices_now(folders)), options]
     return [declared.wire, options]
