@@ -165,6 +165,8 @@ def _checked(path: str | Path, codec: Codec) -> memoryview:
         end = size - CHECKSUM_BYTES
         if size < 8 + OWN_BYTES:
             raise Unreadable("it is cut off, or no entry of a store")
+        if size > CHUNK_BYTES and _fadvise is not None:
+            _fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)  # or the disk rests while a chunk is checked
         content = _room(size, codec)
         digests: list[bytes] = []
         for start in range(0, end, CHUNK_BYTES):
@@ -200,3 +202,4 @@ def _read(descriptor: int, memory: memoryview, at: int) -> None:
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 _preadv = getattr(os, "preadv", None)
+_fadvise = getattr(os, "posix_fadvise", None)
