@@ -1,0 +1,43 @@
+"""Trying a job again that failed or was cancelled."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server.database.errors import JobNotFound, JobNotRetryable, QueueDraining, TooManyJobs
+from server.database.jobs import Accepted
+from server.database.owners import belongs
+from server.database.rows import NOT_STARTED
+from server.database.submissions import next_numbers
+from server.database.tables import job, queue, webhook
+from server.database.tallies import counts, enter, moved
+
+
+async def retry(
+    connection: AsyncConnection,
+    job_id: str,
+    owner: str | None,
+    secret: Mapping[str, Any] | None,
+    most_unfinished: int | None,
+) -> Accepted:
+    """Queue it as if it were new. Its events stay."""
+    query = select(job.c.seq, job.c.owner, job.c.state, job.c.created).where(job.c.id == job_id, belongs(owner))
+    row = (await connection.execute(query.with_for_update())).mappings().first()
+    if row is None:
+        raise JobNotFound(job_id)
+    if row["state"] not in ("failed", "cancelled"):
+        raise JobNotRetryable(job_id, row["state"])
+    if (await connection.execute(select(queue.c.mode))).scalar_one() == "draining":
+        raise QueueDraining()
+    unfinished = (await counts(connection, row["owner"])).unfinished
+    if most_unfinished is not None and unfinished >= most_unfinished:
+        raise TooManyJobs(most_unfinished, unfinished, 1)
+    number = float(await next_numbers(connection, 1))
+    again = {**NOT_STARTED, "state": "queued", "number": number, "secret": dict(secret or {}) or None}
+    await connection.execute(update(job).where(job.c.seq == row["seq"]).values(**again))
+    hook = {"state": "waiting", "attempts": 0, "due": None, "failure": None}
+    await connection.execute(update(webhook).where(webhook.c.job == row["seq"]).values(**hook))
+    await enter(connection, moved(row["owner"], row["state"], "queued"))
+    return Accepted(job_id, number, row["created"])
