@@ -13,6 +13,17 @@ def test_the_engine_is_timed_on_three_shapes(tmp_path: Path):
     ]
 
 
+def test_the_queue_is_timed_beside_other_jobs(tmp_path: Path):
+    jobs = tmp_path / "jobs.sqlite3"
+    asked = ("bench", "queue", "--over", "30", "--waiting", "20", "--repeats", "2", "--database", f"sqlite:///{jobs}")
+    said = latentloom(*asked, data=tmp_path)
+    assert said.code == 0
+    assert "beside 30 jobs that are over and 20 that wait" in said.out
+    assert "jobs/s, committed" in said.out
+    again = latentloom(*asked, data=tmp_path)
+    assert again.code == 1 and "has jobs in it" in again.err
+
+
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
@@ -23,6 +34,7 @@ def test_the_engine_is_timed_on_three_shapes(tmp_path: Path):
         (("sampling", "--size", "8"), "not in the range"),
         (("sampling", "--checkpoint", "lomlet"), "did you mean 'loomlet'?"),
         (("model", "--count", "0"), "not in the range"),
+        (("queue", "--repeats", "0"), "not in the range"),
     ],
 )
 def test_what_cannot_be_measured_is_explained(tmp_path: Path, words: tuple[str, ...], answer: str):

@@ -105,6 +105,18 @@ def resume(kills: int, steps: int, size: int, seed: int) -> None:
 
 
 @bench.command()
+@click.option("--over", type=click.IntRange(0), default=100_000, show_default=True, help="Jobs that are over.")
+@click.option("--waiting", type=click.IntRange(0), default=10_000, show_default=True, help="Jobs that wait.")
+@click.option("--repeats", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--database", metavar="URL", help="An empty database, postgresql+asyncpg://…; else SQLite for a while.")
+def queue(over: int, waiting: int, repeats: int, database: str | None) -> None:
+    """How fast the server's queue takes, hands out and ends jobs beside many others, and finds them in its history."""
+    from server.bench.queue import measure
+
+    measure(over, waiting, repeats, database, click.echo)
+
+
+@bench.command()
 @click.option(
     "--count",
     type=click.IntRange(20),
