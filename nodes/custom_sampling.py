@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from graph.node import Known, composite, node
-from nodes.sampling import Cfg, Seed, denoised, disable_noise, end, is_from_noise, random_noise, sample
+from nodes.sampling import Cfg, Seed, denoised, disable_noise, end, random_noise, sample
 from nodes.values import Conditioning, Guider, Latent, Model, Noise, SamplerChoice, SamplerState, Sigmas
 
 
@@ -55,8 +55,7 @@ def sampler_custom(
     if not sigmas.values:
         return CustomSample(latent_image, latent_image)
     noise = random_noise(noise_seed=noise_seed) if add_noise else disable_noise()
-    from_noise = is_from_noise(model, sigmas)
-    state = sample(model, noise, noise_seed, sampler.name, sigmas, cfg, positive, negative, latent_image, from_noise)
+    state = sample(model, noise, noise_seed, sampler.name, sigmas, cfg, positive, negative, latent_image, model)
     return _finished(model, state, latent_image)
 
 
@@ -73,8 +72,8 @@ def sampler_custom_advanced(
     if not sigmas.values:
         return CustomSample(latent_image, latent_image)
     model, positive, negative = guider_parts(guider=guider)
-    cfg, from_noise = guider.cfg, is_from_noise(guider.model, sigmas)
-    state = sample(model, noise, noise.seed, sampler.name, sigmas, cfg, positive, negative, latent_image, from_noise)
+    cfg, unwanted = guider.cfg, None if guider.negative is None else negative
+    state = sample(model, noise, noise.seed, sampler.name, sigmas, cfg, positive, unwanted, latent_image, guider.model)
     return _finished(model, state, latent_image)
 
 

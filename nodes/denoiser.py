@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nodes.maths.guidance import guide, needs_uncond, weighted_mean
 from nodes.maths.model_sampling import DiscreteSampling, Latents, NoiseLevels
-from nodes.maths.samplers import Denoiser
+from nodes.maths.samplers import Guided
 from nodes.models import ModelPool
 from nodes.values import Conditioning, Model, Prompt
 
@@ -36,21 +36,31 @@ def as_levels(sigmas: NoiseLevels) -> tuple[float, ...]:
 
 
 def guided_denoiser(
-    pool: ModelPool, model: Model, positive: Conditioning, negative: Conditioning | None, cfg: float, batch: int
-) -> Denoiser:
+    pool: ModelPool,
+    model: Model,
+    positive: Conditioning,
+    negative: Conditioning | None,
+    cfg: float,
+    batch: int,
+    uncond: bool = False,
+) -> Guided:
     """Maps (x, sigma) to the denoised latent under classifier-free guidance, for `batch` latents at a time.
 
     What shares a pass depends on the prompts alone, never on free memory, so that a picture does not either.
+
+    Args:
+        uncond: whether the prediction under the negative prompt is wanted even where guidance does not need it. Without
+            it, or without such a prompt, the guided prediction stands in its place.
     """
     sampling = sampling_of(model)
     network = pool.denoise_network(model)
-    negative = negative if needs_uncond(cfg) else None
+    negative = negative if uncond or needs_uncond(cfg) else None
     prompts = (*positive.prompts, *(negative.prompts if negative else ()))
     wanted = len(positive.prompts)
     strengths = [prompt.strength for prompt in prompts]
     passes = [tokens.to(pool.device) for tokens in _passes(prompts, batch)]
 
-    def denoise(x: Latents, sigma: float) -> Latents:
+    def denoise(x: Latents, sigma: float) -> tuple[Latents, Latents]:
         scaled = sampling.scale_input(x, sigma)
         timestep = float(sampling.timestep(sigma))
         predictions: list[Latents] = []
@@ -61,10 +71,11 @@ def guided_denoiser(
             predictions += [sampling.denoised(x, part, sigma) for part in output.chunk(count)]
         cond = _mean(predictions[:wanted], strengths[:wanted])
         if negative is None:
-            return cond
-        return guide(cond, _mean(predictions[wanted:], strengths[wanted:]), cfg)
+            return cond, cond
+        unwanted = _mean(predictions[wanted:], strengths[wanted:])
+        return guide(cond, unwanted, cfg), unwanted
 
-    return denoise
+    return Guided(denoise)
 
 
 def _mean(predictions: Sequence[Latents], strengths: Sequence[float]) -> Latents:

@@ -1,6 +1,5 @@
 """Sampling, one stage a node: noise, the start, a step, the end; and KSampler, which is made of them."""
 
-from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -15,16 +14,47 @@ from nodes.values import Conditioning, Latent, Model, Noise, SamplerChoice, Samp
 # The names stand here as types, so that listing them needs no torch; a test holds them against the tables.
 SamplerName = Literal[
     "euler",
+    "euler_cfg_pp",
     "euler_ancestral",
+    "euler_ancestral_cfg_pp",
     "heun",
+    "heunpp2",
     "dpm_2",
     "dpm_2_ancestral",
+    "lms",
+    "dpm_fast",
+    "dpm_adaptive",
     "dpmpp_2s_ancestral",
+    "dpmpp_2s_ancestral_cfg_pp",
     "dpmpp_sde",
+    "dpmpp_sde_gpu",
     "dpmpp_2m",
+    "dpmpp_2m_cfg_pp",
     "dpmpp_2m_sde",
+    "dpmpp_2m_sde_gpu",
+    "dpmpp_2m_sde_heun",
+    "dpmpp_2m_sde_heun_gpu",
+    "dpmpp_3m_sde",
+    "dpmpp_3m_sde_gpu",
+    "ddpm",
     "lcm",
+    "ipndm",
+    "ipndm_v",
+    "deis",
+    "res_multistep",
+    "res_multistep_cfg_pp",
+    "res_multistep_ancestral",
+    "res_multistep_ancestral_cfg_pp",
+    "gradient_estimation",
+    "gradient_estimation_cfg_pp",
+    "er_sde",
+    "seeds_2",
+    "seeds_3",
+    "sa_solver",
+    "sa_solver_pece",
     "ddim",
+    "uni_pc",
+    "uni_pc_bh2",
 ]
 Seed = Annotated[
     int,
@@ -87,11 +117,14 @@ def start_at(
     seed: Annotated[Seed | None, Field(description="None: that of an unfinished latent, otherwise 0.")] = 0,
     max_denoise: Annotated[bool, Field(description="Whether sigma is where training ends: pure noise.")] = False,
     lowest_sigma: Annotated[Sigma, Field(description="The last level above 0, where a Brownian path ends.")] = 0.0,
+    settings: Annotated[
+        tuple[tuple[str, float], ...], Field(description="What the sampler must know of the model and the schedule.")
+    ] = (),
 ) -> SamplerState:
     """The state before the first step: the latent under the noise of one level."""
     from nodes import trajectory
 
-    return trajectory.start(model, noise, latent_image, sampler_name, sigma, seed, max_denoise, lowest_sigma)
+    return trajectory.start(model, noise, latent_image, sampler_name, sigma, seed, max_denoise, lowest_sigma, settings)
 
 
 @node("SamplerStepBetween", category="sampling/stages", progress=True)
@@ -106,12 +139,16 @@ def step_between(
     cfg: Cfg = 8.0,
     noise: Noise | None = None,
     latent_image: Latent | None = None,
+    ahead: Annotated[
+        tuple[float, ...] | None,
+        Field(description="Noise levels after the next one, for samplers that look at them; none for all others."),
+    ] = None,
     models: ModelPool = INJECTED,
 ) -> SamplerState:
     """One sampler step, from one noise level to the next. Its identity is what it depends on, and nothing more."""
     from nodes import trajectory
 
-    return trajectory.step(models, model, positive, negative, cfg, state, sigma, sigma_next, noise, latent_image)
+    return trajectory.step(models, model, positive, negative, cfg, state, sigma, sigma_next, noise, latent_image, ahead)
 
 
 @node("SamplerEnd", category="sampling/stages")
@@ -139,7 +176,7 @@ def start(
     latent_image: Latent,
 ) -> SamplerState:
     """The start of sampling: the latent under the noise of the first level."""
-    return _start(model, noise, noise.seed, sampler.name, sigmas, latent_image, is_from_noise(model, sigmas))
+    return _start(model, noise, noise.seed, sampler.name, sigmas, latent_image, model)
 
 
 @composite("SamplerStep", category="sampling/stages")
@@ -154,19 +191,15 @@ def step(
     cfg: Cfg = 8.0,
     noise: Annotated[Noise | None, Field(description="The noise of the start; only a noise mask needs it.")] = None,
     latent_image: Latent | None = None,
+    sampler: Annotated[
+        Known[SamplerChoice] | None,
+        Field(description="That of the start; needed by samplers that look at later noise levels, or at both prompts."),
+    ] = None,
 ) -> SamplerState:
     """One step of reverse diffusion: the sampler goes from noise level `step` to the next."""
-    return step_between(
-        model=model,
-        positive=positive,
-        negative=None if cfg == 1.0 else negative,
-        state=state,
-        sigma=level(sigmas, step),
-        sigma_next=level(sigmas, step + 1),
-        cfg=cfg,
-        noise=noise,
-        latent_image=latent_image,
-    )
+    level(sigmas, step + 1)
+    name = sampler.name if sampler else None
+    return _step(model, state, name, sigmas, step, cfg, positive, negative, noise, latent_image)
 
 
 @composite("KSampler", category="sampling")
@@ -191,8 +224,7 @@ def ksampler(
     if len(sigmas.values) < 2:
         return latent_image
     noise = random_noise(noise_seed=seed)
-    from_noise = is_from_noise(model, sigmas)
-    state = sample(model, noise, seed, sampler_name, sigmas, cfg, positive, negative, latent_image, from_noise)
+    state = sample(model, noise, seed, sampler_name, sigmas, cfg, positive, negative, latent_image, model)
     return end(model=model, state=state, latent_image=latent_image)
 
 
@@ -223,11 +255,10 @@ def ksampler_advanced(
     levels = as_levels(slice_sigmas(whole, start_at_step, end_at_step, force_last_zero=finish))
     if len(levels) < 2:
         return latent_image
-    # Where another stretch may follow, a Brownian path reaches to the end of the whole schedule, so that both share it.
-    sigmas = Sigmas(levels, lowest=None if finish else lowest_level(Sigmas(as_levels(whole))))
+    # Where another stretch may follow, the sampler is told of it, so that both together are the whole.
+    sigmas = Sigmas(levels, ahead=() if finish else as_levels(whole)[end_at_step + 1 :])
     noise = random_noise(noise_seed=noise_seed) if add_noise == "enable" else disable_noise()
-    from_noise = is_from_noise(model, sigmas)
-    state = sample(model, noise, noise_seed, sampler_name, sigmas, cfg, positive, negative, latent_image, from_noise)
+    state = sample(model, noise, noise_seed, sampler_name, sigmas, cfg, positive, negative, latent_image, model)
     return end(model=model, state=state, latent_image=latent_image)
 
 
@@ -241,52 +272,31 @@ def sample(
     positive: Conditioning,
     negative: Conditioning | None,
     latent_image: Latent,
-    from_noise: bool,
+    known: Model,
 ) -> SamplerState:
     """The start and every step, for composites to call. Raises ValueError without any noise level.
 
     Args:
         seed: of the sampler's own noise; None takes that of an unfinished latent.
-        from_noise: whether the first noise level is that of pure noise; see `is_from_noise`.
+        known: what `model` is, where that is a link.
     """
-    state = _start(model, noise, seed, sampler_name, sigmas, latent_image, from_noise)
-    for sigma, sigma_next in pairwise(sigmas.values):
-        state = step_between(
-            model=model,
-            positive=positive,
-            negative=None if cfg == 1.0 else negative,
-            state=state,
-            sigma=sigma,
-            sigma_next=sigma_next,
-            cfg=cfg,
-            noise=noise,
-            latent_image=latent_image,
-        )
+    state = _start(model, noise, seed, sampler_name, sigmas, latent_image, known)
+    for index in range(len(sigmas.values) - 1):
+        state = _step(model, state, sampler_name, sigmas, index, cfg, positive, negative, noise, latent_image)
     return state
 
 
-def is_from_noise(model: Model, sigmas: Sigmas) -> bool:
-    """Whether the levels begin where the model's training ended: at pure noise."""
+def _start(
+    model: Model, noise: Noise, seed: int | None, sampler_name: str, sigmas: Sigmas, latent_image: Latent, known: Model
+) -> SamplerState:
     import torch
 
     from nodes.denoiser import sampling_of
-
-    return sampling_of(model).is_max_denoise(torch.tensor(sigmas.values))
-
-
-def _start(
-    model: Model,
-    noise: Noise,
-    seed: int | None,
-    sampler_name: str,
-    sigmas: Sigmas,
-    latent_image: Latent,
-    from_noise: bool,
-) -> SamplerState:
-    from nodes.maths.samplers import SAMPLERS
+    from nodes.maths.samplers import SAMPLERS, settings_for
 
     if not sigmas.values:
         raise ValueError("there are no noise levels to start from; with denoise 0 there is nothing to sample")
+    sampling = sampling_of(known)
     brownian = SAMPLERS[sampler_name].noise == "brownian"
     return start_at(
         model=model,
@@ -295,7 +305,39 @@ def _start(
         sampler_name=sampler_name,  # pyright: ignore[reportArgumentType]  # validated when it became a literal
         sigma=sigmas.values[0],
         seed=seed,
-        max_denoise=from_noise,
-        # Only a Brownian path looks at its far end: for all others the start does not depend on the schedule's end.
+        max_denoise=sampling.is_max_denoise(torch.tensor(sigmas.values)),
+        # Few samplers look at the far end of a schedule: for all others the start does not depend on it.
         lowest_sigma=lowest_level(sigmas) if brownian else 0.0,
+        settings=settings_for(sampler_name, sampling, (*sigmas.values, *sigmas.ahead)),
+    )
+
+
+def _step(
+    model: Model,
+    state: SamplerState,
+    sampler_name: str | None,
+    sigmas: Sigmas,
+    index: int,
+    cfg: float,
+    positive: Conditioning,
+    negative: Conditioning | None,
+    noise: Noise | None,
+    latent_image: Latent | None,
+) -> SamplerState:
+    """A step that is given no more of its surroundings than its sampler looks at."""
+    from nodes.maths.samplers import SAMPLERS
+
+    spec = SAMPLERS[sampler_name] if sampler_name else None
+    later = (*sigmas.values[index + 2 :], *sigmas.ahead)
+    return step_between(
+        model=model,
+        positive=positive,
+        negative=negative if cfg != 1.0 or (spec and spec.uncond) else None,
+        state=state,
+        sigma=sigmas.values[index],
+        sigma_next=sigmas.values[index + 1],
+        cfg=cfg,
+        noise=noise,
+        latent_image=latent_image,
+        ahead=later[: spec.lookahead] if spec and spec.lookahead else None,
     )

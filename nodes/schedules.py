@@ -251,9 +251,8 @@ def percent_to_sigma(
 
 
 def lowest_level(sigmas: Sigmas) -> float:
-    """The last level above 0 of the schedule these were cut from; 0 where there is none."""
-    above = [sigma for sigma in (*sigmas.values, sigmas.lowest or 0.0) if sigma > 0]
-    return min(above, default=0.0)
+    """The lowest level above 0, also of what follows in the schedule these were cut from; 0 where there is none."""
+    return min((sigma for sigma in (*sigmas.values, *sigmas.ahead) if sigma > 0), default=0.0)
 
 
 def level(sigmas: Sigmas, step: int) -> float:
@@ -276,9 +275,9 @@ def _edited(sigmas: Sigmas, edit: "Callable[[NoiseLevels], NoiseLevels]") -> Sig
 
 
 def _split(sigmas: Sigmas, split: "Callable[[NoiseLevels], tuple[NoiseLevels, NoiseLevels]]") -> SplitNoiseLevels:
-    """Both parts; the high one knows where the whole ends, so that both can share one Brownian path."""
+    """Both parts; the high one knows the low one, so that a sampler can take the cut as if there were none."""
     import torch
 
-    high, low = split(torch.tensor(sigmas.values))
-    lowest = lowest_level(sigmas) or None
-    return SplitNoiseLevels(replace(_levels(high), lowest=lowest), replace(_levels(low), lowest=sigmas.lowest))
+    high, low = map(_levels, split(torch.tensor(sigmas.values)))
+    high = replace(high, ahead=(*low.values[1:], *sigmas.ahead))
+    return SplitNoiseLevels(high, replace(low, ahead=sigmas.ahead))

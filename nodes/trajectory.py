@@ -1,5 +1,6 @@
 """What the sampling nodes do with tensors: into a sampler's state, one step onward, and out of it again."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -11,6 +12,8 @@ from nodes.maths.noise import BrownianNoise, SequentialNoise, initial_noise
 from nodes.maths.samplers import SAMPLERS, NoiseSource, State, advance
 from nodes.models import ModelPool
 from nodes.values import Conditioning, Latent, Model, Noise, Origin, SamplerState
+
+Settings = Sequence[tuple[str, float]]
 
 
 class WrongLatent(ValueError):
@@ -46,10 +49,14 @@ def start(
     seed: int | None,
     max_denoise: bool,
     lowest_sigma: float,
+    settings: Settings = (),
 ) -> SamplerState:
     """The state at the first noise level; an unfinished latent of the same sampler goes on exactly where it was.
 
     Without a seed it does so whatever the seed it began with.
+
+    Args:
+        settings: what the sampler has to know of the model and the whole schedule, by name.
     """
     unfinished = latent.unfinished
     if (
@@ -61,7 +68,16 @@ def start(
     x = sampling_of(model).noise_scaling(sigma, drawn(noise, latent), _scaled(model, latent), max_denoise)
     interval = (lowest_sigma, sigma) if lowest_sigma else None
     origin = None if latent.noise_mask is None else Origin(latent.samples, noise)
-    return SamplerState(x, sigma, sampler_name, seed or 0, model.weights.identity, interval=interval, origin=origin)
+    return SamplerState(
+        x,
+        sigma,
+        sampler_name,
+        seed or 0,
+        model.weights.identity,
+        interval=interval,
+        origin=origin,
+        settings=tuple(settings),
+    )
 
 
 def step(
@@ -75,8 +91,15 @@ def step(
     sigma_next: float,
     noise: Noise | None,
     latent: Latent | None,
+    ahead: Sequence[float] | None = None,
 ) -> SamplerState:
-    """One step of the state's own sampler. Raises ValueError when the state stands at another noise level."""
+    """One step of the state's own sampler.
+
+    Raises ValueError when the state stands at another noise level, and when a sampler that looks ahead is told nothing.
+
+    Args:
+        ahead: the levels after `sigma_next`, as far as the sampler looks ahead; None for those that do not.
+    """
     if state.sigma != sigma:
         raise ValueError(
             f"this step starts at noise level {sigma:.6g}, but the state it is given stands at {state.sigma:.6g}; "
@@ -84,7 +107,13 @@ def step(
         )
     # From here to SamplerEnd everything stays on the network's device, so that no step waits for a copy.
     device = models.device
-    denoise = guided_denoiser(models, model, positive, negative, cfg, len(state.x))
+    spec = SAMPLERS[state.sampler]
+    if spec.lookahead and ahead is None:
+        raise ValueError(
+            f"the sampler {state.sampler!r} looks at the noise levels after this step, but the step was not told of "
+            "them; connect the sampler to the step too"
+        )
+    denoise = guided_denoiser(models, model, positive, negative, cfg, len(state.x), spec.uncond)
     if latent is not None and latent.noise_mask is not None:
         mask = guidance.prepare_mask(latent.noise_mask, state.x.shape).to(device)
         origin = _origin(state, noise, latent)
@@ -92,7 +121,9 @@ def step(
         kept_noise = _mask_noise(state, origin.noise, kept).to(device)
         denoise = guidance.keep_area(denoise, mask, kept_noise, _scaled(model, kept).to(device), sampling_of(model))
     history = tuple(earlier.to(device) for earlier in state.history)
-    before = State(state.x.to(device), history, state.sigmas, state.draws)
+    before = State(
+        state.x.to(device), history, state.sigmas, state.draws, ahead=tuple(ahead or ()), settings=state.settings
+    )
     after = advance(state.sampler, before, denoise, sigma, sigma_next, _noise_source(state))
     return replace(
         state,

@@ -154,11 +154,11 @@ class Noise(Value, kind="NOISE"):
 class Sigmas(Value, kind="SIGMAS"):
     """Noise levels from the highest to the lowest, one more than there are steps.
 
-    `lowest` is known of the first part of a schedule: the last level above 0 of the whole.
+    Where a schedule was cut, `ahead` are the levels that follow in it: some samplers look at them, or at where it ends.
     """
 
     values: tuple[float, ...]
-    lowest: float | None = None
+    ahead: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ class SamplerState(Value, kind="SAMPLER_STATE"):
 
     `draws` counts the noise taken from the sequential source so far; `interval` is the span of noise levels of a
     Brownian source; `denoised` is the last prediction of the finished latent; `network` is the identity of the weights
-    it was sampled with; `origin` is known where a noise mask keeps a part of it.
+    it was sampled with; `origin` is known where a noise mask keeps a part of it; `settings` are those of the sampler.
     """
 
     x: Float[Tensor, "batch channels height width"]
@@ -206,3 +206,4 @@ class SamplerState(Value, kind="SAMPLER_STATE"):
     interval: tuple[float, float] | None = None
     denoised: Float[Tensor, "batch channels height width"] | None = None
     origin: Origin | None = None
+    settings: tuple[tuple[str, float], ...] = ()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -23,8 +23,9 @@ from nodes.values import Conditioning, Guider, Latent, Model, Prompt, Weights
 from tests import tiny_models
 
 STEPS, CFG, SEED = 5, 3.0, 7
-Name = Literal["euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde"]
-NAMES: tuple[Name, ...] = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde")
+Name = Literal["euler", "dpmpp_2m", "dpmpp_2m_sde", "heunpp2", "dpm_fast", "sa_solver", "res_multistep_cfg_pp"]
+NAMES: tuple[Name, ...] = get_args(Name)
+"""Of every kind: with history or noise, looking ahead, with levels of their own, under both prompts."""
 Sampling = Callable[[Model, Conditioning, Conditioning, Latent], Latent]
 
 

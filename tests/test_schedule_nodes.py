@@ -115,10 +115,11 @@ def test_the_low_part_of_a_split_is_the_wanted_share() -> None:
     assert (high.values, low.values) == ((4.0, 3.0, 2.0, 1.0), (1.0, 0.0))
 
 
-def test_every_part_of_a_schedule_knows_where_the_whole_ends() -> None:
+def test_every_part_of_a_schedule_knows_what_follows_it() -> None:
     high, low = split_sigmas(SIGMAS, 3)
-    middle = split_sigmas(high, 1).low_sigmas
-    assert [lowest_level(part) for part in (SIGMAS, high, low, middle, Sigmas((0.0,)))] == [1.0, 1.0, 1.0, 1.0, 0.0]
+    first, middle = split_sigmas(high, 1)
+    assert [part.ahead for part in (high, low, first, middle)] == [(0.0,), (), (2.0, 1.0, 0.0), (0.0,)]
+    assert [lowest_level(part) for part in (SIGMAS, high, first, Sigmas((0.0,)))] == [1.0, 1.0, 1.0, 0.0]
 
 
 def test_percents_become_levels_and_the_ends_are_the_models_own_if_wanted() -> None:

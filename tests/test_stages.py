@@ -96,6 +96,15 @@ def test_a_schedule_of_millions_of_steps_is_refused():
         basic_scheduler(MODEL, "normal", 10, 1e-8)
 
 
+def test_a_sampler_that_looks_ahead_must_be_told_what_is_there():
+    state = start(MODEL, Noise(7), LATENT, "heunpp2", 2.0, 7, False, 0.0)
+    with pytest.raises(ValueError, match="'heunpp2' looks at the noise levels after this step"):
+        step(Echo(device="cpu"), MODEL, PROMPT, None, 1.0, state, 2.0, 1.0, None, None)
+    told = step(Echo(device="cpu"), MODEL, PROMPT, None, 1.0, state, 2.0, 1.0, None, None, (0.5, 0.0))
+    untold = step(Echo(device="cpu"), MODEL, PROMPT, None, 1.0, state, 2.0, 1.0, None, None, ())
+    assert not torch.allclose(told.x, untold.x)
+
+
 def test_the_highest_seed_has_a_next_one_for_the_kept_area_of_ddim():
     masked = Latent(LATENT.samples, noise_mask=torch.full((1, 1, 8, 8), 0.5))
     seed = 2**64 - 1

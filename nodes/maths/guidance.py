@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from nodes.maths.model_sampling import DiscreteSampling, Latents
-from nodes.maths.samplers import Denoiser
+from nodes.maths.samplers import Denoiser, Guided, as_guided
 
 Mask = Float[Tensor, "masks 1 height width"] | Float[Tensor, "masks height width"] | Float[Tensor, "height width"]
 
@@ -89,15 +89,18 @@ def blend(new: Latents, old: Latents, mask: Latents) -> Latents:
 
 
 def keep_area(
-    denoise: Denoiser, mask: Latents, noise: Latents, latent: Latents, sampling: DiscreteSampling
-) -> Denoiser:
+    denoise: Denoiser | Guided, mask: Latents, noise: Latents, latent: Latents, sampling: DiscreteSampling
+) -> Guided:
     """Inpainting by a noise mask, Lugmayr et al. (2022): where it is 0 the denoiser sees and returns the given latent.
 
     The same initial noise stands behind every step. `mask` comes from `prepare_mask`; `latent` is in the model's scale.
+    The unconditional prediction stays what it was.
     """
+    guided = as_guided(denoise)
 
-    def kept(x: Latents, sigma: float) -> Latents:
+    def kept(x: Latents, sigma: float) -> tuple[Latents, Latents]:
         known = sampling.noise_scaling(sigma, noise, latent)
-        return blend(denoise(blend(x, known, mask), sigma), latent, mask)
+        denoised, uncond = guided.both(blend(x, known, mask), sigma)
+        return blend(denoised, latent, mask), uncond
 
-    return kept
+    return Guided(kept)
