@@ -113,6 +113,8 @@ class StoreKeeper:
         return action(self._opened())
 
     def _opened(self) -> StoreIndex:
+        if self._index is not None and _inode(self.folder.index) != self._index.inode:
+            self.close()  # somebody deleted the folder, or set the index aside: what we have is not where others look
         if self._index is None:
             self._index = StoreIndex(self.folder.index)
         return self._index
