@@ -1,7 +1,7 @@
 """Writing to the disk store, on a thread of its own, while computing goes on.
 
 What a kill may lose is bounded: a result that was dear to make is queued only when the dear one before it is in its
-place, and whoever made it gives it a hundredth of the time that took to get there. Mostly that is plenty, and then
+place, and whoever made it gives it half a hundredth of the time that took to get there. Mostly that is plenty, and then
 nothing is lost that was finished. Files come first; when there is none to write, the index is told of them, and they
 are made safe from power cuts.
 """
@@ -31,7 +31,7 @@ NOTE_SECONDS = 0.1
 """and for so long."""
 CHEAP_SECONDS = 0.002
 """When the disk cannot keep up, results made in less than this are let go; whoever made dearer ones waits."""
-SHARE = 0.01
+SHARE = 0.005
 """The part of its own time that a dear result may take longer, so that it is in its place before the next is begun."""
 SYNC_ABOVE = 0.05
 """Seconds above which a result is worth making safe from a power cut,"""
@@ -87,7 +87,7 @@ class StoreWriter:
     # Any thread
 
     def put(self, key: Key, outputs: Outputs, class_name: str, seconds: float) -> None:
-        """Have a result written. Waits when the result is dear and the disk is behind, else for a hundredth at most."""
+        """Have a result written. If it is dear, this waits while the disk is behind, and a moment for the result."""
         nbytes = size_of(outputs)
         if nbytes > self.max_bytes:
             return
