@@ -6,8 +6,10 @@ from pydantic import Field
 
 from graph.literals import Widget
 from graph.node import Known, composite, node
+from graph.previews import Preview
 from graph.values import INJECTED
 from nodes.models import ModelPool
+from nodes.previews import preview_latent
 from nodes.schedules import Denoise, SchedulerName, Sigma, StepIndex, Steps, level, lowest_level
 from nodes.values import Conditioning, Latent, Model, Noise, SamplerChoice, SamplerState, Sigmas
 
@@ -144,11 +146,18 @@ def step_between(
         Field(description="Noise levels after the next one, for samplers that look at them; none for all others."),
     ] = None,
     models: ModelPool = INJECTED,
+    preview: Preview = INJECTED,
 ) -> SamplerState:
     """One sampler step, from one noise level to the next. Its identity is what it depends on, and nothing more."""
     from nodes import trajectory
 
-    return trajectory.step(models, model, positive, negative, cfg, state, sigma, sigma_next, noise, latent_image, ahead)
+    after = trajectory.step(
+        models, model, positive, negative, cfg, state, sigma, sigma_next, noise, latent_image, ahead
+    )
+    denoised = after.denoised
+    if denoised is not None:
+        preview.preview(lambda: preview_latent(model, denoised))
+    return after
 
 
 @node("SamplerEnd", category="sampling/stages")

@@ -12,14 +12,23 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from graph.active_run import RunOptions
+from graph.builder import WorkflowBuilder
+from graph.events import Event, NodeProgressed
+from graph.folders import Folders
 from graph.previews import Preview
+from nodes.checkpoints import load_checkpoint
 from nodes.embedded import LOOMLET
 from nodes.embedded.training import autoencoder
 from nodes.embedded.training.album import Album
+from nodes.engine import Engine
+from nodes.latents import empty_latent
 from nodes.maths.previews import STABLE_DIFFUSION_1, STABLE_DIFFUSION_XL, fit_linear_map, to_rgb
 from nodes.model_folders import read_checkpoint
 from nodes.models import ModelPool
 from nodes.previews import LatentPreview, preview_latent
+from nodes.sampling import ksampler
+from nodes.text import encode_text
 from nodes.values import Model, Weights
 
 MODEL = Model(Weights(Path("none"), "toy", "toy"))
@@ -168,3 +177,32 @@ def test_previews_of_the_embedded_model_are_near_its_pictures() -> None:
 
     even = autoencoder.fidelity(np.broadcast_to(small.mean((1, 2), keepdims=True), small.shape), small)
     assert fidelity(model) > max(18.5, even + 1.5, fidelity(replace(model, preview=None)) + 5.0)
+
+
+def previews_of_a_run(folder: Path, wanted: bool) -> list[LatentPreview]:
+    """What three steps of the embedded model show of themselves."""
+    with WorkflowBuilder() as workflow:
+        model, clip, _ = load_checkpoint(ckpt_name="loomlet")
+        positive, negative = (encode_text(text=text, clip=clip) for text in ("a red house", ""))
+        latent: Any = ksampler(
+            model=model, steps=3, positive=positive, negative=negative, latent_image=empty_latent(width=64, height=96)
+        )
+    shown: list[Any] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, NodeProgressed) and event.class_name == "KSampler" and event.preview is not None:
+            shown.append(event.preview)
+
+    engine = Engine(Folders.below(folder), precision="fp32")
+    engine.run(workflow, targets=[latent.step], emit=emit, options=RunOptions(previews=wanted)).checked()
+    return shown
+
+
+def test_every_step_of_a_run_that_is_watched_shows_a_picture(tmp_path: Path) -> None:
+    shown = previews_of_a_run(tmp_path, wanted=True)
+    assert [picture.size for picture in shown] == [(8, 12)] * 3
+    assert not np.array_equal(shown[0].pixels, shown[-1].pixels)
+
+
+def test_a_run_that_nobody_watches_shows_none(tmp_path: Path) -> None:
+    assert previews_of_a_run(tmp_path, wanted=False) == []
