@@ -40,6 +40,8 @@ CLOSED_TO_US = frozenset({"28", "3D"})
 OUT_OF_ORDER = frozenset({"08", "25", "53", "55", "57", "58"})
 JOURNAL_LIMIT = "PRAGMA journal_size_limit = 67108864"
 """What is left of the journal after a burst of writing, in bytes; otherwise it never shrinks."""
+FULL_SYNC = "PRAGMA fullfsync = ON"
+"""On macOS a plain sync leaves the data in the disk's own memory. Elsewhere this means nothing."""
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 
 T = TypeVar("T")
@@ -251,7 +253,7 @@ def _connected_for_reading(connection: Any, record: ConnectionPoolEntry) -> None
 
 
 def _connected_for_writing(connection: Any, record: ConnectionPoolEntry) -> None:
-    _execute(connection, "PRAGMA foreign_keys = ON", "PRAGMA secure_delete = FAST", JOURNAL_LIMIT)
+    _execute(connection, "PRAGMA foreign_keys = ON", "PRAGMA secure_delete = FAST", JOURNAL_LIMIT, FULL_SYNC)
 
 
 def _execute(connection: Any, *statements: str) -> None:
