@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.databases import World
 
 VARIABLE = "LATENTLOOM_TEST_POSTGRESQL"
+NO_SERVER = f"{VARIABLE} is not set"
 
 
 @pytest.fixture
@@ -25,16 +26,14 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def url(request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> AsyncGenerator[str]:
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[str]:
     """An empty database."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'jobs.sqlite3'}"
         return
     server = os.environ.get(VARIABLE)
     if not server:
-        with capfd.disabled():
-            print(f"\nNOT TESTED with PostgreSQL, for {VARIABLE} is not set: {request.node.name}")
-        pytest.skip(f"{VARIABLE} is not set")
+        pytest.skip(NO_SERVER)
     from tests.databases import beside, on_server
 
     name = f"test_{secrets.token_hex(8)}"
@@ -50,3 +49,10 @@ async def world(url: str) -> "AsyncGenerator[World]":
 
     async with opened(url) as opened_world:
         yield opened_world
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it aloud when PostgreSQL was left out."""
+    left_out = [report for report in terminalreporter.stats.get("skipped", []) if NO_SERVER in str(report.longrepr)]
+    if left_out:
+        terminalreporter.write_line(f"{len(left_out)} tests were NOT RUN with PostgreSQL: {NO_SERVER}", red=True)
