@@ -1,0 +1,84 @@
+"""What clients send to have a workflow run, as the protocol has it and as this server adds to it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+Json = dict[str, Any]
+MOST_BATCH = 10_000
+
+
+class Webhook(BaseModel):
+    """Whom to tell when a job is over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: Annotated[str, Field(pattern=r"^https?://", max_length=2000)]
+    secret: Annotated[str | None, Field(description="Signs what is sent: HMAC-SHA256 of the body.")] = None
+
+
+class Submission(BaseModel):
+    """How jobs are to be run, whichever workflow it is."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    client_id: Annotated[str | None, Field(max_length=1000, description="Who is told of the progress.")] = None
+    number: Annotated[FiniteFloat | None, Field(description="The place in the queue; lower goes first.")] = None
+    front: Annotated[bool, Field(description="Before everything that waits.")] = False
+    priority: Literal["interactive", "normal", "background"] = "normal"
+    extra_data: Annotated[Json, Field(description="`extra_pnginfo` goes into saved pictures.")] = Field(
+        default_factory=dict
+    )
+    partial_execution_targets: Annotated[
+        list[str] | None, Field(description="Ids of the outputs to be made; all if left out.")
+    ] = None
+    webhook: Webhook | None = None
+
+
+class PromptRequest(Submission):
+    """A workflow to be run, in API-format or in an editor's own format."""
+
+    prompt: Annotated[Json | None, Field(description="The workflow.")] = None
+    prompt_id: Annotated[str | None, Field(description="A UUID for the job.")] = None
+    set: Annotated[
+        dict[str, Any], Field(description='Inputs to be changed: `{"KSampler.seed": 5}`, by id, title or class.')
+    ] = Field(default_factory=dict[str, Any])
+
+
+class BatchRequest(Submission):
+    """One workflow to be run several times, each time with other inputs. It is stored once."""
+
+    prompt: Json
+    sets: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_BATCH)]
+
+
+class QueueChange(BaseModel):
+    """Jobs that are to leave the queue, or finished ones the history."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    clear: bool = False
+    delete: list[str] = Field(default_factory=list[str])
+
+
+class Interruption(BaseModel):
+    """Which job is to stop; without an id, whatever of the client's runs."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    prompt_id: str | None = None
+
+
+class Freeing(BaseModel):
+    """What workers are to let go of."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    unload_models: bool = False
+    free_memory: bool = False
+
+
+class Cancelling(BaseModel):
+    """Jobs that are to stop, whether they wait or run."""
+
+    job_ids: Annotated[list[str], Field(max_length=MOST_BATCH)]
