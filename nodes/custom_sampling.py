@@ -55,7 +55,7 @@ def sampler_custom(
     if not sigmas.values:
         return CustomSample(latent_image, latent_image)
     noise = random_noise(noise_seed=noise_seed) if add_noise else disable_noise()
-    state = sample(model, noise, noise_seed, sampler.name, sigmas, cfg, positive, negative, latent_image, model)
+    state = sample(model, noise, noise_seed, sampler, sigmas, cfg, positive, negative, latent_image, model)
     return _finished(model, state, latent_image)
 
 
@@ -73,7 +73,7 @@ def sampler_custom_advanced(
         return CustomSample(latent_image, latent_image)
     model, positive, negative = guider_parts(guider=guider)
     cfg, unwanted = guider.cfg, None if guider.negative is None else negative
-    state = sample(model, noise, noise.seed, sampler.name, sigmas, cfg, positive, unwanted, latent_image, guider.model)
+    state = sample(model, noise, noise.seed, sampler, sigmas, cfg, positive, unwanted, latent_image, guider.model)
     return _finished(model, state, latent_image)
 
 

@@ -23,7 +23,19 @@ from graph.store import MemoryStore, Store
 from graph.tiered_store import TieredStore
 from graph.values import Service
 from graph.workflow import Workflow, read
-from nodes import checkpoints, custom_sampling, images, latents, loading, masks, sampling, saving, schedules, text
+from nodes import (
+    checkpoints,
+    custom_sampling,
+    images,
+    latents,
+    loading,
+    masks,
+    samplers,
+    sampling,
+    saving,
+    schedules,
+    text,
+)
 from nodes.codecs import CODEC
 from nodes.documents import Documents
 from nodes.models import ModelPool
@@ -37,8 +49,9 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "workflows" / "input"
 
 def built_in() -> Catalogue:
     """The nodes that ship with Latentloom."""
-    modules = (checkpoints, custom_sampling, images, latents, loading, masks, sampling, saving, schedules, text)
-    return Catalogue.gather(*modules)
+    return Catalogue.gather(
+        checkpoints, custom_sampling, images, latents, loading, masks, samplers, sampling, saving, schedules, text
+    )
 
 
 def full_catalogue(folders: Folders, own: Iterable[Path] = ()) -> Catalogue:

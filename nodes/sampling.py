@@ -58,6 +58,7 @@ SamplerName = Literal[
     "uni_pc",
     "uni_pc_bh2",
 ]
+Settings = tuple[tuple[str, float], ...]
 Seed = Annotated[
     int,
     Field(ge=0, lt=2**64, description="The same seed gives the same noise, on every machine."),
@@ -119,14 +120,15 @@ def start_at(
     seed: Annotated[Seed | None, Field(description="None: that of an unfinished latent, otherwise 0.")] = 0,
     max_denoise: Annotated[bool, Field(description="Whether sigma is where training ends: pure noise.")] = False,
     lowest_sigma: Annotated[Sigma, Field(description="The last level above 0, where a Brownian path ends.")] = 0.0,
-    settings: Annotated[
-        tuple[tuple[str, float], ...], Field(description="What the sampler must know of the model and the schedule.")
-    ] = (),
+    settings: Annotated[Settings, Field(description="What differs from the sampler's usual settings, by name.")] = (),
+    told: Annotated[Settings, Field(description="What it has to know of the model and the whole schedule.")] = (),
 ) -> SamplerState:
     """The state before the first step: the latent under the noise of one level."""
     from nodes import trajectory
 
-    return trajectory.start(model, noise, latent_image, sampler_name, sigma, seed, max_denoise, lowest_sigma, settings)
+    return trajectory.start(
+        model, noise, latent_image, sampler_name, sigma, seed, max_denoise, lowest_sigma, settings, told
+    )
 
 
 @node("SamplerStepBetween", category="sampling/stages", progress=True)
@@ -185,7 +187,7 @@ def start(
     latent_image: Latent,
 ) -> SamplerState:
     """The start of sampling: the latent under the noise of the first level."""
-    return _start(model, noise, noise.seed, sampler.name, sigmas, latent_image, model)
+    return _start(model, noise, noise.seed, sampler, sigmas, latent_image, model)
 
 
 @composite("SamplerStep", category="sampling/stages")
@@ -207,8 +209,7 @@ def step(
 ) -> SamplerState:
     """One step of reverse diffusion: the sampler goes from noise level `step` to the next."""
     level(sigmas, step + 1)
-    name = sampler.name if sampler else None
-    return _step(model, state, name, sigmas, step, cfg, positive, negative, noise, latent_image)
+    return _step(model, state, sampler, sigmas, step, cfg, positive, negative, noise, latent_image)
 
 
 @composite("KSampler", category="sampling")
@@ -233,7 +234,8 @@ def ksampler(
     if len(sigmas.values) < 2:
         return latent_image
     noise = random_noise(noise_seed=seed)
-    state = sample(model, noise, seed, sampler_name, sigmas, cfg, positive, negative, latent_image, model)
+    sampler = SamplerChoice(sampler_name)
+    state = sample(model, noise, seed, sampler, sigmas, cfg, positive, negative, latent_image, model)
     return end(model=model, state=state, latent_image=latent_image)
 
 
@@ -267,7 +269,8 @@ def ksampler_advanced(
     # Where another stretch may follow, the sampler is told of it, so that both together are the whole.
     sigmas = Sigmas(levels, ahead=() if finish else as_levels(whole)[end_at_step + 1 :])
     noise = random_noise(noise_seed=noise_seed) if add_noise == "enable" else disable_noise()
-    state = sample(model, noise, noise_seed, sampler_name, sigmas, cfg, positive, negative, latent_image, model)
+    sampler = SamplerChoice(sampler_name)
+    state = sample(model, noise, noise_seed, sampler, sigmas, cfg, positive, negative, latent_image, model)
     return end(model=model, state=state, latent_image=latent_image)
 
 
@@ -275,7 +278,7 @@ def sample(
     model: Model,
     noise: Noise,
     seed: int | None,
-    sampler_name: str,
+    sampler: SamplerChoice,
     sigmas: Sigmas,
     cfg: float,
     positive: Conditioning,
@@ -289,14 +292,20 @@ def sample(
         seed: of the sampler's own noise; None takes that of an unfinished latent.
         known: what `model` is, where that is a link.
     """
-    state = _start(model, noise, seed, sampler_name, sigmas, latent_image, known)
+    state = _start(model, noise, seed, sampler, sigmas, latent_image, known)
     for index in range(len(sigmas.values) - 1):
-        state = _step(model, state, sampler_name, sigmas, index, cfg, positive, negative, noise, latent_image)
+        state = _step(model, state, sampler, sigmas, index, cfg, positive, negative, noise, latent_image)
     return state
 
 
 def _start(
-    model: Model, noise: Noise, seed: int | None, sampler_name: str, sigmas: Sigmas, latent_image: Latent, known: Model
+    model: Model,
+    noise: Noise,
+    seed: int | None,
+    sampler: SamplerChoice,
+    sigmas: Sigmas,
+    latent_image: Latent,
+    known: Model,
 ) -> SamplerState:
     import torch
 
@@ -306,25 +315,26 @@ def _start(
     if not sigmas.values:
         raise ValueError("there are no noise levels to start from; with denoise 0 there is nothing to sample")
     sampling = sampling_of(known)
-    brownian = SAMPLERS[sampler_name].noise == "brownian"
+    brownian = SAMPLERS[sampler.name].noise == "brownian"
     return start_at(
         model=model,
         noise=noise,
         latent_image=latent_image,
-        sampler_name=sampler_name,  # pyright: ignore[reportArgumentType]  # validated when it became a literal
+        sampler_name=sampler.name,  # pyright: ignore[reportArgumentType]  # validated when it became a literal
         sigma=sigmas.values[0],
         seed=seed,
         max_denoise=sampling.is_max_denoise(torch.tensor(sigmas.values)),
         # Few samplers look at the far end of a schedule: for all others the start does not depend on it.
         lowest_sigma=lowest_level(sigmas) if brownian else 0.0,
-        settings=settings_for(sampler_name, sampling, (*sigmas.values, *sigmas.ahead)),
+        settings=sampler.settings,
+        told=settings_for(sampler.name, sampling, (*sigmas.values, *sigmas.ahead)),
     )
 
 
 def _step(
     model: Model,
     state: SamplerState,
-    sampler_name: str | None,
+    sampler: SamplerChoice | None,
     sigmas: Sigmas,
     index: int,
     cfg: float,
@@ -334,19 +344,20 @@ def _step(
     latent_image: Latent | None,
 ) -> SamplerState:
     """A step that is given no more of its surroundings than its sampler looks at."""
-    from nodes.maths.samplers import SAMPLERS
+    from nodes.maths.samplers import SAMPLERS, lookahead
 
-    spec = SAMPLERS[sampler_name] if sampler_name else None
+    uncond = sampler is not None and SAMPLERS[sampler.name].uncond
+    seen = lookahead(sampler.name, dict(sampler.settings)) if sampler else 0
     later = (*sigmas.values[index + 2 :], *sigmas.ahead)
     return step_between(
         model=model,
         positive=positive,
-        negative=negative if cfg != 1.0 or (spec and spec.uncond) else None,
+        negative=negative if cfg != 1.0 or uncond else None,
         state=state,
         sigma=sigmas.values[index],
         sigma_next=sigmas.values[index + 1],
         cfg=cfg,
         noise=noise,
         latent_image=latent_image,
-        ahead=later[: spec.lookahead] if spec and spec.lookahead else None,
+        ahead=later[:seen] if seen else None,
     )

@@ -50,19 +50,21 @@ def start(
     max_denoise: bool,
     lowest_sigma: float,
     settings: Settings = (),
+    told: Settings = (),
 ) -> SamplerState:
     """The state at the first noise level; an unfinished latent of the same sampler goes on exactly where it was.
 
     Without a seed it does so whatever the seed it began with.
 
     Args:
-        settings: what the sampler has to know of the model and the whole schedule, by name.
+        settings: what differs from the sampler's usual settings, by name.
+        told: what it has to know of the model and the whole schedule.
     """
     unfinished = latent.unfinished
     if (
         noise.seed is None
         and unfinished is not None
-        and _continues(unfinished, model, sampler_name, sigma, seed, latent)
+        and _continues(unfinished, model, sampler_name, sigma, seed, latent, settings)
     ):
         return unfinished
     x = sampling_of(model).noise_scaling(sigma, drawn(noise, latent), _scaled(model, latent), max_denoise)
@@ -77,6 +79,7 @@ def start(
         interval=interval,
         origin=origin,
         settings=tuple(settings),
+        told=tuple(told),
     )
 
 
@@ -121,9 +124,8 @@ def step(
         kept_noise = _mask_noise(state, origin.noise, kept).to(device)
         denoise = guidance.keep_area(denoise, mask, kept_noise, _scaled(model, kept).to(device), sampling_of(model))
     history = tuple(earlier.to(device) for earlier in state.history)
-    before = State(
-        state.x.to(device), history, state.sigmas, state.draws, ahead=tuple(ahead or ()), settings=state.settings
-    )
+    settings = (*state.told, *state.settings)
+    before = State(state.x.to(device), history, state.sigmas, state.draws, ahead=tuple(ahead or ()), settings=settings)
     after = advance(state.sampler, before, denoise, sigma, sigma_next, _noise_source(state))
     return replace(
         state,
@@ -162,12 +164,18 @@ def _scaled(model: Model, latent: Latent) -> Tensor:
 
 
 def _continues(
-    state: SamplerState, model: Model, sampler_name: str, sigma: float, seed: int | None, latent: Latent
+    state: SamplerState,
+    model: Model,
+    sampler_name: str,
+    sigma: float,
+    seed: int | None,
+    latent: Latent,
+    settings: Settings,
 ) -> bool:
     """Whether sampling can go on from a state as if it had never stopped. The latent must be untouched since."""
     stated = state.seed if seed is None else seed
-    wanted = (sampler_name, sigma, stated, model.weights.identity)
-    same = (state.sampler, state.sigma, state.seed, state.network) == wanted
+    wanted = (sampler_name, tuple(settings), sigma, stated, model.weights.identity)
+    same = (state.sampler, state.settings, state.sigma, state.seed, state.network) == wanted
     return same and torch.equal(latent.samples, state.x.cpu() / model.latent_scale)
 
 

@@ -173,9 +173,10 @@ class Guider(Value, kind="GUIDER"):
 
 @dataclass(frozen=True, slots=True)
 class SamplerChoice(Value, kind="SAMPLER"):
-    """Which sampler."""
+    """Which sampler, and what differs from its usual settings."""
 
     name: str
+    settings: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,8 @@ class SamplerState(Value, kind="SAMPLER_STATE"):
 
     `draws` counts the noise taken from the sequential source so far; `interval` is the span of noise levels of a
     Brownian source; `denoised` is the last prediction of the finished latent; `network` is the identity of the weights
-    it was sampled with; `origin` is known where a noise mask keeps a part of it; `settings` are those of the sampler.
+    it was sampled with; `origin` is known where a noise mask keeps a part of it. `settings` of the sampler are
+    those that were chosen, `told` those that it has from the model and the whole schedule.
     """
 
     x: Float[Tensor, "batch channels height width"]
@@ -207,3 +209,4 @@ class SamplerState(Value, kind="SAMPLER_STATE"):
     denoised: Float[Tensor, "batch channels height width"] | None = None
     origin: Origin | None = None
     settings: tuple[tuple[str, float], ...] = ()
+    told: tuple[tuple[str, float], ...] = ()

@@ -123,6 +123,16 @@ def test_order_of_convergence_to_the_exact_variance(name: str, expected: int) ->
     assert order(error) == pytest.approx(expected, abs=0.2)
 
 
+@pytest.mark.parametrize(("predictor", "corrector"), [(1, 0), (2, 0), (3, 0), (2, 3)])
+def test_the_order_of_sa_solver_is_that_of_its_better_half(predictor: int, corrector: int) -> None:
+    settings = {"eta": 0.0, "predictor_order": predictor, "corrector_order": corrector}
+
+    def error(steps: int) -> float:
+        return abs(from_exact_beginning("sa_solver", falling(steps), settings) - exact(LOW)).item()
+
+    assert order(error) == pytest.approx(max(predictor, corrector), abs=0.25)
+
+
 def test_dpm_fast_is_of_third_order_in_its_evaluations() -> None:
     def error(thirds: int) -> float:
         """With two evaluations over, so that the last step is of second order, whose error is small enough."""

@@ -203,3 +203,15 @@ def test_uni_pc_is_diffusers_unipc_but_for_the_last_step(name: str, solver_type:
     ours = states(name, start(levels[0]), levels)
     assert_same_steps(ours[:-1], xs[:-1])
     torch.testing.assert_close(ours[-1].x, ours[-1].denoised, rtol=0.0, atol=0.01)
+
+
+@pytest.mark.parametrize("tau", [0, 1])
+def test_sa_solver_is_diffusers_sasolver_with_the_same_generator_but_for_the_end(tau: int) -> None:
+    """Theirs always takes the simple form of the second order, and its order begins to fall a step later."""
+    theirs = scheduler(
+        "SASolverScheduler", prediction_type="sample", predictor_order=3, corrector_order=4, tau_func=lambda _: tau
+    )
+    levels, generator = theirs.sigmas.tolist(), torch.Generator().manual_seed(5)
+    xs = in_variance_preserving_space(theirs, levels, lambda step: {"generator": generator})
+    settings = {"high": math.inf, "low": 0.0, "eta": float(tau), "simple_order_2": True}
+    assert_same_steps(states("sa_solver", start(levels[0]), levels, draws(5), settings=settings)[:-2], xs[:-2])

@@ -53,6 +53,16 @@ BasicGuider | model MODEL; conditioning CONDITIONING | GUIDER
 CFGGuider | model MODEL; positive CONDITIONING; negative CONDITIONING; cfg FLOAT=8 0..100 /0.1 | GUIDER
 SamplerCustom | model MODEL; add_noise BOOLEAN=True; noise_seed INT=0 0..18446744073709551615; cfg FLOAT=8 0..100 /0.1; positive CONDITIONING; negative CONDITIONING; sampler SAMPLER; sigmas SIGMAS; latent_image LATENT | LATENT output, LATENT denoised_output
 SamplerCustomAdvanced | noise NOISE; guider GUIDER; sampler SAMPLER; sigmas SIGMAS; latent_image LATENT | LATENT output, LATENT denoised_output
+SamplerEulerAncestral | eta FLOAT=1 0..100 /0.01; s_noise FLOAT=1 0..100 /0.01 | SAMPLER
+SamplerEulerAncestralCFGPP | eta FLOAT=1 0..1 /0.01; s_noise FLOAT=1 0..10 /0.01 | SAMPLER
+SamplerLMS | order INT=4 1..100 | SAMPLER
+SamplerDPMPP_SDE | eta FLOAT=1 0..100 /0.01; s_noise FLOAT=1 0..100 /0.01; r FLOAT=0.5 0..100 /0.01; noise_device gpu,cpu | SAMPLER
+SamplerDPMPP_2M_SDE | solver_type midpoint,heun; eta FLOAT=1 0..100 /0.01; s_noise FLOAT=1 0..100 /0.01; noise_device gpu,cpu | SAMPLER
+SamplerDPMPP_3M_SDE | eta FLOAT=1 0..100 /0.01; s_noise FLOAT=1 0..100 /0.01; noise_device gpu,cpu | SAMPLER
+SamplerDPMPP_2S_Ancestral | eta FLOAT=1 0..100 /0.01; s_noise FLOAT=1 0..100 /0.01 | SAMPLER
+SamplerDPMAdaptative | order INT=3 2..3; rtol FLOAT=0.05 0..100 /0.01; atol FLOAT=0.0078 0..100 /0.01; h_init FLOAT=0.05 0..100 /0.01; pcoeff FLOAT=0 0..100 /0.01; icoeff FLOAT=1 0..100 /0.01; dcoeff FLOAT=0 0..100 /0.01; accept_safety FLOAT=0.81 0..100 /0.01; eta FLOAT=0 0..100 /0.01; s_noise FLOAT=1 0..100 /0.01 | SAMPLER
+SamplerER_SDE | solver_type ER-SDE,Reverse-time SDE,ODE; max_stage INT=3 1..3; eta FLOAT=1 0..100 /0.01; s_noise FLOAT=1 0..100 /0.01 | SAMPLER
+SamplerSASolver | model MODEL; eta FLOAT=1 0..10 /0.01; sde_start_percent FLOAT=0.2 0..1 /0.001; sde_end_percent FLOAT=0.8 0..1 /0.001; s_noise FLOAT=1 0..100 /0.01; predictor_order INT=3 1..6; corrector_order INT=4 0..6; use_pece BOOLEAN=False; simple_order_2 BOOLEAN=False | SAMPLER
 """.strip().splitlines()  # noqa: E501  # one node a line, as in the reference
 
 

@@ -10,7 +10,7 @@ from nodes.maths.samplers.contract import (
     State,
     as_guided,
 )
-from nodes.maths.samplers.table import SAMPLERS, SamplerSpec, advance, settings_for
+from nodes.maths.samplers.table import SAMPLERS, SamplerSpec, advance, lookahead, settings_for
 
 __all__ = [
     "SAMPLERS",
@@ -23,6 +23,7 @@ __all__ = [
     "SamplerSpec",
     "State",
     "advance",
+    "lookahead",
     "as_guided",
     "settings_for",
 ]

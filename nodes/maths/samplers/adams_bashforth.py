@@ -19,10 +19,10 @@ EQUAL_STEPS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -
 
 
 def lms(
-    state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise: NoiseSampler, *, order: int = 4
+    state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise: NoiseSampler, *, order: float = 4
 ) -> State:
     """A polynomial in sigma through the last four slopes, Crowson (2022), after Liu et al. (2022)."""
-    return _step(state, denoise, sigma, sigma_next, order, _in_sigma)
+    return _step(state, denoise, sigma, sigma_next, int(order), _in_sigma)
 
 
 def ipndm(state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise: NoiseSampler) -> State:

@@ -55,8 +55,10 @@ def dpmpp_sde(
 ) -> State:
     """DPM-Solver++ (stochastic): one Brownian path's noise at an inner point and at the end, Crowson (2022).
 
-    The inner point lies at the share r of the step in t, by default in the middle.
+    The inner point lies at the share r of the step in t, by default in the middle. Raises ValueError for r 0.
     """
+    if not r > 0:
+        raise ValueError(f"r {r:g}: the inner point of a step has to lie within it; 0.5 is usual")
     x = state.x
     denoised = denoise(x, sigma)
     s, s_next = scalars(x, sigma, sigma_next)

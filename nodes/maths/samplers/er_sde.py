@@ -13,10 +13,10 @@ def er_sde(
     sigma_next: float,
     noise: NoiseSampler,
     *,
-    max_stage: int = 3,
+    max_stage: float = 3,
     eta: float | None = None,
     s_noise: float = 1.0,
-    points: int = 200,
+    points: float = 200,
 ) -> State:
     """ER-SDE-Solver-1, 2 and 3, Cui et al. (2023), algorithms 1 to 3: the prediction as a Taylor series in sigma.
 
@@ -26,7 +26,8 @@ def er_sde(
     x = state.x
     denoised = denoise(x, sigma)
     known, levels = (denoised, *reversed(state.history)), (sigma, *reversed(state.sigmas))
-    history, sigmas = tuple(reversed(known[: max_stage - 1])), tuple(reversed(levels[: max_stage - 1]))
+    kept, parts = int(max_stage) - 1, int(points)
+    history, sigmas = tuple(reversed(known[:kept])), tuple(reversed(levels[:kept]))
     after = replace(state, x=denoised, history=history, sigmas=sigmas, denoised=denoised)
     if sigma_next == 0:
         return after
@@ -35,8 +36,8 @@ def er_sde(
     x = ratio * x + (1 - ratio) * denoised
     if len(known) > 1:
         dt = sigma_next - sigma
-        levels_between = [sigma_next - dt * k / points for k in range(points)]
-        shares = [-dt / points / noise_scale(level, eta) for level in levels_between]
+        levels_between = [sigma_next - dt * k / parts for k in range(parts)]
+        shares = [-dt / parts / noise_scale(level, eta) for level in levels_between]
         slope = (known[0] - known[1]) / (levels[0] - levels[1])
         x = x + (dt + scale * sum(shares)) * slope
         if len(known) > 2:

@@ -33,7 +33,7 @@ class SamplerSpec:
     noise: NoiseKind = "none"
     drop_penultimate: bool = False  # the last sigma but one is left out of the schedule
     mask_seed_offset: int = 0  # inpainting noises the kept area with seed + this
-    lookahead: int = 0  # how many sigmas it must be told of after the next one
+    lookahead: int = 0  # how many sigmas it must be told of after the next one, with its usual settings
     uncond: bool = False  # it needs the unconditional prediction, whatever the scale of guidance
     settle: Settle | None = None  # what it must be told beforehand
 
@@ -114,6 +114,13 @@ def settings_for(
     return tuple(settle(sampling, sigmas).items()) if settle and len(sigmas) > 1 else ()
 
 
+def lookahead(sampler_name: str, settings: Settings) -> int:
+    """How many sigmas a sampler must be told of after the next one: its order falls over so many steps at the end."""
+    usual = spec_of(sampler_name).lookahead
+    orders = settings.get("predictor_order", 0.0), settings.get("corrector_order", 0.0) - 1
+    return max(usual, *map(int, orders)) if usual else 0
+
+
 def spec_of(sampler_name: str) -> SamplerSpec:
     """Raises ValueError for an unknown sampler."""
     if sampler_name not in SAMPLERS:
@@ -152,6 +159,7 @@ def advance(
         drawn += 1
         return noise_source(state.draws + drawn - 1, sigma, sigma_next).to(state.x)
 
-    before = replace(state, ahead=state.ahead[: spec.lookahead])
-    after = spec.step(before, as_guided(denoise), sigma, sigma_next, noise, **dict(state.settings))
+    settings = dict(state.settings)
+    before = replace(state, ahead=state.ahead[: lookahead(sampler_name, settings)])
+    after = spec.step(before, as_guided(denoise), sigma, sigma_next, noise, **settings)
     return replace(after, draws=state.draws + drawn, ahead=())
