@@ -1,19 +1,22 @@
 """Runs as clients of the protocol are told of them."""
 
 import itertools
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import graph.events as happened
 from graph.cancellation import Cancellation, Progress
 from graph.catalogue import Catalogue
-from graph.errors import Cancelled
+from graph.errors import Cancelled, describe_error
 from graph.events import Event, NodeFinished
 from graph.lists import blocked
 from graph.node import composite, node
 from graph.values import INJECTED
 from nodes import flow, lists
 from server.web.narrator import Message, Narrator, StatusText, Told
+from server.workers import messages
 from tests.toys import Loom, Note, Yarn, use
 
 DOCUMENT = {"1": use("Spin"), "2": use("Twist", a=["1", 0]), "3": use("Show", what=["2", 0])}
@@ -58,6 +61,41 @@ def world() -> Loom:
     return Loom(extra=[stretch, hang, steps, hang_twice, walk, stop, *Catalogue.gather(flow, lists).values()])
 
 
+def as_worker_tells(event: Event) -> messages.JobEvent:
+    """An event of a run as the server hears of it."""
+    match event:
+        case happened.RunStarted():
+            return messages.RunStarted(at=0, needed=event.needed, reused=event.reused)
+        case happened.RunFinished():
+            return messages.RunFinished(at=0, status=event.status, seconds=event.seconds)
+        case _:
+            step: Any = {"at": 0, "node_id": event.node_id, "class_name": event.class_name}
+            step |= {"title": event.title, "parent": event.parent}
+    match event:
+        case happened.NodeStarted():
+            return messages.NodeStarted(**step)
+        case happened.NodeReused():
+            return messages.NodeReused(**step)
+        case happened.NodeProgressed():
+            return messages.NodeProgressed(**step, value=event.value, maximum=event.maximum)
+        case happened.NodeFinished():
+            shown = json.dumps({"text": [str(event.ui)]}).encode() if event.ui is not None else None
+            return messages.NodeFinished(**step, seconds=event.seconds, ui=shown)
+        case happened.NodeSkipped():
+            return messages.NodeSkipped(**step, message=event.message)
+        case happened.NodeFailed():
+            cause = event.error.__cause__ or event.error
+            failure = messages.Failure(
+                kind="node_failed",
+                type=type(cause).__name__,
+                message=describe_error(cause),
+                text=str(event.error),
+                node_id=event.node_id,
+                class_name=event.class_name,
+            )
+            return messages.NodeFailed(**step, failure=failure)
+
+
 def told(
     document: dict[str, Any],
     loom: Loom | None = None,
@@ -70,8 +108,7 @@ def told(
     found: list[Told] = []
 
     def emit(event: Event) -> None:
-        output = {"text": [str(event.ui)]} if isinstance(event, NodeFinished) and event.ui is not None else None
-        found.extend(narrator.tell(event, output))
+        found.extend(narrator.tell(as_worker_tells(event)))
         watch(event)
 
     with suppress(Cancelled):

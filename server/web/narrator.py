@@ -5,14 +5,15 @@ told under their own ids. Traffic is linear in the number of nodes: progress of 
 says nothing of other nodes.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graph.errors import NodeError, describe_error
-from graph.events import (
-    Event,
+from server.workers.messages import (
+    Failure,
+    JobEvent,
     NodeEvent,
     NodeFailed,
     NodeFinished,
@@ -86,25 +87,16 @@ class Narrator:
     meta: dict[str, Json] = field(default_factory=dict[str, Json])
     lasting: list[tuple[str, Json]] = field(default_factory=list[tuple[str, Json]])
     """The messages that the history of the job keeps."""
-    failures: list[NodeFailed] = field(default_factory=list[NodeFailed])
+    failures: list[Failure] = field(default_factory=list[Failure])
     _parents: dict[str, str | None] = field(default_factory=dict[str, "str | None"])
     _running: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     _told: dict[str, float] = field(default_factory=dict[str, float])
 
-    def tell(self, event: Event, output: Json | None = None) -> list[Told]:
-        """The messages of an event, in order.
-
-        Args:
-            output: what a node that finished has to show.
-        """
-        told = list(self._tell(event, output))
+    def tell(self, event: JobEvent) -> list[Told]:
+        """The messages of an event, in order."""
+        told = list(self._tell(event))
         self.lasting += [(each.type, each.data) for each in told if isinstance(each, Message) and each.lasting]
         return told
-
-    def picture(self, node_id: str, mime: str, content: bytes) -> Picture:
-        """A picture of where a node is."""
-        shown = self._shown_at(node_id)
-        return Picture({**self._ids(shown), "image_type": mime}, content)
 
     def finished(self) -> Message:
         """That the job is in the history by now."""
@@ -122,7 +114,7 @@ class Narrator:
         self.lasting.append((message.type, message.data))
         return message
 
-    def _tell(self, event: Event, output: Json | None) -> Iterator[Told]:
+    def _tell(self, event: JobEvent) -> Iterator[Told]:
         match event:
             case RunStarted():
                 yield Message("execution_start", self._stamped({}), lasting=True)
@@ -141,7 +133,8 @@ class Narrator:
                     yield from self._progress(event)
             case NodeFinished():
                 self._note(event)
-                if output is not None:
+                if event.ui is not None:
+                    output = json.loads(event.ui)
                     self._show(event.node_id, output)
                     shown = self._shown_at(event.node_id)
                     data = {"node": event.node_id, "display_node": shown, "output": output, "prompt_id": self.prompt_id}
@@ -160,7 +153,7 @@ class Narrator:
                 self._note(event)
                 if event.parent is None:
                     self._running.pop(event.node_id, None)
-                    self.failures.append(event)
+                    self.failures.append(event.failure)
             case RunFinished():
                 yield self._end(event)
 
@@ -172,6 +165,8 @@ class Narrator:
             return
         self._told[event.node_id] = now
         yield self._state([(event.node_id, event.value, event.maximum, "running")])
+        if event.preview is not None:
+            yield Picture({**self._ids(event.node_id), "image_type": event.preview.media_type}, event.preview.data)
         data = {"value": event.value, "max": event.maximum, "prompt_id": self.prompt_id, "node": event.node_id}
         yield Message("progress", data, replaces=f"progress {self.prompt_id} {event.node_id}")
 
@@ -203,13 +198,8 @@ class Narrator:
         if not self.failures:
             return Message("execution_success", self._stamped({}), lasting=True)
         failure = self.failures[0]
-        cause = failure.error.__cause__ or failure.error
-        while isinstance(cause, NodeError) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        kind = type(cause)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        message = describe_error(cause)
-        return Message("execution_error", self._error(failure.node_id, failure.class_name, name, message), lasting=True)
+        data = self._error(failure.node_id or "", failure.class_name or "", failure.type, failure.message)
+        return Message("execution_error", data, lasting=True)
 
     def _error(self, node_id: str, node_type: str, kind: str, sentence: str) -> Json:
         return self._ending() | {
