@@ -1,0 +1,448 @@
+"""From the queue to the workers and back: claims jobs, has them run, tells whoever listens, and writes down the end.
+
+There is one lane for each worker. A lane claims a job only when its worker is free, keeps the claim alive while the job
+runs, and hands it back when the server stops. A worker that dies costs one attempt of one job.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Protocol
+
+from server.database.documents import Document
+from server.database.errors import DatabaseError, LeaseLost
+from server.database.event_log import NewEvent
+from server.database.job_history import JobHistory
+from server.database.job_queue import JobQueue
+from server.database.jobs import Claim, JobError, NodeTiming, Outcome
+from server.database.leases import TakenBack
+from server.web.hub import Hub, with_texts
+from server.web.job_forms import summary_of
+from server.web.journal import Journal
+from server.web.narrator import Message, Narrator, Told
+from server.workers.errors import WorkerDied, WorkerError
+from server.workers.messages import Job, JobEvent, JobResult, NodeFinished
+from server.workers.pool import PoolStatus
+
+log = logging.getLogger("latentloom.server")
+
+LOOK_SECONDS = 5.0
+"""A lane that has nothing to do looks into the queue at least so often: another server may have put a job there."""
+PAUSE_SECONDS = 2.0
+"""A lane that met a database or a worker that does not answer tries again after so long."""
+KEEP_HISTORY = timedelta(days=365)
+
+Json = dict[str, Any]
+
+
+class Workers(Protocol):
+    """Whoever runs jobs. The pool of workers does."""
+
+    async def run(self, job: Job, on_event: Callable[[JobEvent], None]) -> JobResult:
+        """Run a job on a free worker. Raises WorkerDied, or another WorkerError if it was not begun."""
+        ...
+
+    def cancel(self, job_id: str) -> object:
+        """Stop a job that runs."""
+        ...
+
+    async def wait_until(self, condition: Callable[[PoolStatus], bool]) -> PoolStatus:
+        """Wait for a status. Raises WorkerError when there will never be one like that."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a worker is to run of a claimed job, and the classes of its nodes by id."""
+
+    job: Job
+    nodes: Mapping[str, str]
+
+
+class CannotRun(Exception):
+    """A job cannot be run as it was asked for; the sentence says why."""
+
+
+Prepare = Callable[[Claim], Awaitable[Prepared]]
+"""Makes what a worker is to run: applies overrides, adds what pictures are to carry. Raises CannotRun."""
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A job that a lane is at."""
+
+    claim: Claim
+    narrator: Narrator
+    timings: list[NodeTiming] = field(default_factory=list[NodeTiming])
+    cancelling: bool = False
+    lost: bool = False
+    """Somebody else has the job by now."""
+    at_worker: bool = False
+    node: str | None = None
+    """The node that began last."""
+
+    @property
+    def owner(self) -> str:
+        return self.claim.job.owner
+
+    @property
+    def client_id(self) -> str | None:
+        return self.claim.job.client_id
+
+
+@dataclass(slots=True, kw_only=True)
+class Dispatcher:
+    """Runs the lanes. `start` begins; `stop` takes no more jobs; `finish` waits for what runs.
+
+    Args:
+        name: of this server among those that share the database, the same after a restart.
+        lanes: as many as there are workers.
+        heartbeat: seconds between two signs of life of a job; a few of them fit into a lease.
+    """
+
+    name: str
+    queue: JobQueue
+    history: JobHistory
+    journal: Journal
+    hub: Hub
+    workers: Workers
+    prepare: Prepare
+    lanes: int
+    heartbeat: float = 8.0
+    running: dict[str, Running] = field(default_factory=dict[str, Running])
+    """Jobs that run here, by id."""
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+    _chores: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+    _bells: list[asyncio.Event] = field(default_factory=list[asyncio.Event])
+    _waiting: dict[str, set[asyncio.Event]] = field(default_factory=dict[str, set[asyncio.Event]])
+    _claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _stopping: bool = False
+
+    async def start(self) -> None:
+        """Take back what an earlier life of this server was at, and begin. Raises DatabaseError."""
+        taken = await self.queue.recover(f"{self.name}/")
+        if taken:
+            log.warning("%d jobs were running when the server ended; they are offered again", len(taken))
+        for at in range(self.lanes):
+            bell = asyncio.Event()
+            self._bells.append(bell)
+            self._tasks.append(asyncio.create_task(self._lane(f"{self.name}/{at}", bell)))
+        self._chores = [asyncio.create_task(self.journal.keep_writing()), asyncio.create_task(self._keep_house())]
+
+    def stop(self) -> None:
+        """Take no more jobs. Those that run end when the workers are told to stop."""
+        self._stopping = True
+        self.wake()
+        for waiting in self._waiting.values():
+            for event in waiting:
+                event.set()
+
+    async def finish(self, patience: float = 30.0) -> None:
+        """Wait for what runs, and write down what was told of it."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=patience)
+            for task in late:
+                task.cancel()
+        for task in self._chores:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._chores, return_exceptions=True)
+        with suppress(DatabaseError):
+            await self.journal.write()
+
+    def wake(self) -> None:
+        """Say that there may be something to do."""
+        for bell in self._bells:
+            bell.set()
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job at once if it runs here; the queue has been told already."""
+        running = self.running.get(job_id)
+        if running is not None and not running.cancelling:
+            running.cancelling = True
+            if running.at_worker:
+                self.workers.cancel(job_id)
+
+    def ended(self, job_id: str) -> None:
+        """Let those go on who wait for the end of a job."""
+        for event in self._waiting.pop(job_id, ()):
+            event.set()
+
+    @contextmanager
+    def watching(self, job_id: str) -> Generator[asyncio.Event]:
+        """An event that is set when a job has ended here, or when the server stops."""
+        event = asyncio.Event()
+        waiting = self._waiting.setdefault(job_id, set())
+        waiting.add(event)
+        try:
+            yield event
+        finally:
+            waiting.discard(event)
+            if not waiting:
+                self._waiting.pop(job_id, None)
+
+    # One lane
+
+    async def _lane(self, name: str, bell: asyncio.Event) -> None:
+        while not self._stopping:
+            bell.clear()
+            try:
+                running = await self._claimed(name)
+                if running is not None:
+                    await self._work(name, running)
+                    continue
+                wait = LOOK_SECONDS
+            except (DatabaseError, WorkerError) as error:
+                if not self._stopping:
+                    log.warning("no job can be run at the moment: %s", error)
+                wait = PAUSE_SECONDS
+            except Exception:
+                log.exception("a lane met a mistake of this server")
+                wait = PAUSE_SECONDS
+            if self._stopping:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(bell.wait(), wait)
+
+    async def _claimed(self, name: str) -> Running | None:
+        """The next job, as soon as a worker is free for it. None: there is nothing to do."""
+        async with self._claiming:
+            await self.workers.wait_until(self._has_room)
+            claim = None if self._stopping else await self.queue.claim(name)
+            if claim is None:
+                return None
+            running = Running(claim, Narrator(claim.job.id, {}))
+            self.running[claim.job.id] = running
+            return running
+
+    def _has_room(self, status: PoolStatus) -> bool:
+        usable = sum(worker.state in ("idle", "busy") for worker in status.workers)
+        return self._stopping or usable > len(self.running)
+
+    async def _work(self, name: str, running: Running) -> None:
+        beats = asyncio.create_task(self._keep_alive(running))
+        try:
+            await self.hub.queue_changed()
+            await self._run(name, running)
+        except asyncio.CancelledError:
+            # Only `finish` does so, when a worker took too long to stop.
+            await self._give_back(running)
+            raise
+        except (DatabaseError, WorkerError):
+            raise
+        except Exception as error:
+            log.exception("job %s: a mistake of this server", running.claim.job.id)
+            await self._end(
+                running, self._broken(running, type(error).__name__, "a mistake of the server; see its log")
+            )
+        finally:
+            beats.cancel()
+            del self.running[running.claim.job.id]
+
+    async def _run(self, name: str, running: Running) -> None:
+        claim = running.claim
+        try:
+            prepared = await self.prepare(claim)
+        except CannotRun as error:
+            sentence = str(error)
+            await self._end(running, self._broken(running, "InvalidWorkflow", sentence))
+            return
+        running.narrator.nodes = prepared.nodes
+        if self._stopping:
+            await self._give_back(running)
+            return
+        if running.cancelling:
+            await self._end(running, self._interrupted(running))
+            return
+        running.at_worker = True
+        try:
+            result = await self.workers.run(prepared.job, lambda event: self._happened(running, event))
+        except WorkerDied as error:
+            await self._died(name, running, error.cause.text)
+            return
+        except WorkerError:
+            await self._give_back(running)
+            if self._stopping:
+                return
+            raise
+        finally:
+            running.at_worker = False
+        if running.lost:
+            return
+        match result.status:
+            case "handed_back":
+                await self._give_back(running)
+            case "cancelled":
+                await self._end(running, self._interrupted(running, result))
+            case "invalid":
+                sentence = "\n".join(map(str, result.problems)) or "this workflow cannot run"
+                await self._end(running, self._broken(running, "InvalidWorkflow", sentence, result))
+            case "failed":
+                await self._end(running, self._failed(running, result))
+            case "done":
+                await self._end(running, self._outcome(running, result))
+
+    def _happened(self, running: Running, event: JobEvent) -> None:
+        """Called by the pool, in the order in which it happened."""
+        if isinstance(event, NodeFinished) and event.parent is None:
+            start = max(0.0, event.at - event.seconds)
+            running.timings.append(NodeTiming(event.node_id, event.class_name, start, event.seconds))
+        told = running.narrator.tell(event)
+        for each in told:
+            if isinstance(each, Message) and each.type == "executing":
+                running.node = each.data["node"]
+        self._publish(running, told)
+
+    def _publish(self, running: Running, told: Sequence[Told]) -> None:
+        texts = with_texts(told)
+        self.hub.tell(running.owner, running.client_id, texts)
+        job_id = running.claim.job.id
+        self.journal.add(
+            [
+                NewEvent(job_id, message.type, Document(text), message.replaces)
+                for message, text in texts
+                if isinstance(message, Message) and text is not None
+            ]
+        )
+
+    # How jobs end
+
+    def _outcome(self, running: Running, result: JobResult) -> Outcome:
+        return self._recorded(running, Outcome(state="done", ran=result.ran, reused=result.reused))
+
+    def _failed(self, running: Running, result: JobResult) -> Outcome:
+        failure = result.failures[0] if result.failures else None
+        if failure is None:
+            return self._broken(running, "EngineError", "the engine failed without saying why", result)
+        if failure.node_id is None:
+            return self._broken(running, failure.type, failure.message, result)
+        error = JobError(
+            type=failure.type,
+            message=failure.message,
+            node_id=failure.node_id,
+            node_class=failure.class_name,
+            details={"text": failure.text, "kind": failure.kind},
+        )
+        return self._recorded(running, Outcome(state="failed", error=error, ran=result.ran, reused=result.reused))
+
+    def _broken(self, running: Running, kind: str, sentence: str, result: JobResult | None = None) -> Outcome:
+        """A job that failed outside of any node."""
+        if not _ended(running.narrator):
+            self._publish(running, [running.narrator.broken(kind, sentence)])
+        ran, reused = (result.ran, result.reused) if result else (0, 0)
+        error = JobError(type=kind, message=sentence)
+        return self._recorded(running, Outcome(state="failed", error=error, ran=ran, reused=reused))
+
+    def _interrupted(self, running: Running, result: JobResult | None = None) -> Outcome:
+        if not _ended(running.narrator):
+            self._publish(running, [running.narrator.interrupted()])
+        ran, reused = (result.ran, result.reused) if result else (0, 0)
+        return self._recorded(running, Outcome(state="cancelled", ran=ran, reused=reused))
+
+    def _recorded(self, running: Running, outcome: Outcome) -> Outcome:
+        narrator = running.narrator
+        messages = [[kind, data] for kind, data in narrator.lasting]
+        said = next((data for kind, data in narrator.lasting if kind == "execution_error"), None)
+        return Outcome(
+            state=outcome.state,
+            outputs=Document.of(narrator.outputs),
+            error=outcome.error,
+            timings=tuple(running.timings),
+            ran=outcome.ran,
+            reused=outcome.reused,
+            summary=summary_of(narrator.outputs, said),
+            record=Document.of({"meta": narrator.meta, "messages": messages}),
+        )
+
+    async def _end(self, running: Running, outcome: Outcome) -> None:
+        """Write down how a job ended, as often as it takes, and say so."""
+        while True:
+            try:
+                await self.queue.finish(running.claim.lease, outcome)
+                break
+            except LeaseLost as error:
+                log.warning("%s", error)
+                return
+            except DatabaseError as error:
+                log.warning("job %s is over, which cannot be written down: %s", running.claim.job.id, error)
+                await asyncio.sleep(PAUSE_SECONDS)
+        await self._over(running)
+
+    async def _over(self, running: Running) -> None:
+        """Say that a job is in the history."""
+        with suppress(DatabaseError):
+            await self.hub.queue_changed()
+        self._publish(running, [running.narrator.finished()])
+        self.ended(running.claim.job.id)
+
+    async def _give_back(self, running: Running) -> None:
+        with suppress(DatabaseError):  # then the lease ends by itself, or the next start takes it back
+            await self.queue.release(running.claim.lease)
+            await self.hub.queue_changed()
+
+    async def _died(self, name: str, running: Running, cause: str) -> None:
+        """A worker has gone over a job."""
+        job = running.claim.job
+        log.warning("job %s: its worker %s", job.id, cause)
+        if self._stopping:
+            await self._give_back(running)
+            return
+        taken: Sequence[TakenBack] = await self.queue.worker_died(name, cause)
+        for back in taken:
+            if back.job_id != job.id or back.state == "queued":
+                continue
+            if back.state == "cancelled":
+                self._publish(running, [running.narrator.interrupted()])
+            else:
+                sentence = f"its worker died three times; last: it {cause}"
+                self._publish(running, [running.narrator.broken("WorkerDied", sentence)])
+            await self._over(running)
+        await self.hub.queue_changed()
+
+    # Beside the lanes
+
+    async def _keep_alive(self, running: Running) -> None:
+        while True:
+            await asyncio.sleep(self.heartbeat)
+            await self._beat(running)
+
+    async def _beat(self, running: Running) -> None:
+        job_id = running.claim.job.id
+        try:
+            hold = await self.queue.heartbeat(running.claim.lease)
+        except LeaseLost as error:
+            log.warning("%s", error)
+            running.lost = True
+            self.cancel(job_id)
+        except DatabaseError as error:
+            log.warning("the lease of job %s cannot be renewed: %s", job_id, error)
+        else:
+            if hold.cancelling:  # another server was asked to
+                self.cancel(job_id)
+
+    async def _keep_house(self) -> None:
+        """Now and then: take jobs back from servers that have died, and forget what is old."""
+        rounds = 0
+        while True:
+            await asyncio.sleep(15)
+            try:
+                # This machine may have been asleep; its own jobs are not to be taken for dead.
+                for running in list(self.running.values()):
+                    await self._beat(running)
+                if await self.queue.expire():
+                    self.wake()
+                if rounds % 240 == 0:
+                    await self.journal.prune()
+                    await self.history.prune(KEEP_HISTORY)
+                rounds += 1
+            except DatabaseError as error:
+                log.warning("the database does not answer: %s", error)
+
+
+def _ended(narrator: Narrator) -> bool:
+    """Whether the run itself has said how it ended."""
+    return any(
+        kind in ("execution_error", "execution_interrupted", "execution_success") for kind, _ in narrator.lasting
+    )
