@@ -1,0 +1,318 @@
+"""From what a client sends to jobs for the queue: read, changed as asked, examined. Too slow for the event loop."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from graph.problems import InvalidWorkflow, Problem
+from graph.workflow import Workflow, read
+from server.database.documents import Document as Text
+from server.database.errors import WrongRequest
+from server.database.jobs import LONGEST_LABEL, Claim, NewJob, NewWebhook, is_job_id
+from server.overrides import WrongOverride, override
+from server.web.acceptance import Accepted, Refused, examine
+from server.web.dispatcher import CannotRun, Prepared
+from server.web.library import Shelf
+from server.web.narrator import milliseconds
+from server.web.prompt_errors import outputs_refusal, refusal, whole_refusal
+from server.web.requests import BatchRequest, PromptRequest, Submission
+from server.workers.messages import Job
+from workflows.documents import Document, UnreadableDocument, carried, document_in, document_of
+from workflows.editor.shapes import is_editor_document
+from workflows.pictures import is_picture
+
+Json = dict[str, Any]
+SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
+"""Parts of `extra_data` that nobody is shown."""
+MOST_NODES = 200_000
+LONGEST_MESSAGE = 4_000
+
+S = TypeVar("S", bound=Submission)
+_WORKFLOW: TypeAdapter[Workflow] = TypeAdapter(Workflow)
+
+
+class NotTaken(Exception):
+    """What was sent cannot be run, or not like this: the body of the answer says why, in the shape of `/prompt`."""
+
+    def __init__(self, body: Json, status: int = 400, problems: Sequence[Problem] = ()) -> None:
+        self.body = body
+        self.status = status
+        self.problems = tuple(problems)
+        super().__init__(body["error"]["message"])
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """Jobs that can be queued; what of them cannot be made, and what is to be said of them."""
+
+    jobs: tuple[NewJob, ...]
+    node_errors: Json = field(default_factory=dict[str, Any])
+    warnings: tuple[str, ...] = ()
+
+
+def wrong_request(message: str, details: str = "") -> NotTaken:
+    return NotTaken(refusal("invalid_request", message, details))
+
+
+def prompt_of(body: bytes, options: Mapping[str, str], owner: str, shelf: Shelf) -> Intake:
+    """The job that a body asks for: JSON, or a picture that carries a workflow.
+
+    Args:
+        options: of a picture, what JSON would say beside the workflow.
+
+    Raises:
+        NotTaken
+    """
+    request, document = _prompt(body, options, shelf)
+    if request.prompt_id is not None and not is_job_id(request.prompt_id):
+        message = "prompt_id must be a UUID in canonical form: lower case, with hyphens"
+        raise NotTaken(refusal("invalid_prompt_id", message, repr(request.prompt_id)[:200]))
+    workflow = _changed(document.workflow, request.set, shelf)
+    accepted = _examined(workflow, request, shelf)
+    job = _job(request, document, accepted, owner, shelf)
+    if request.prompt_id is not None:
+        job = replace(job, id=request.prompt_id)
+    return Intake((job,), accepted.node_errors, (*document.warnings, *map(str, accepted.warnings)))
+
+
+def batch_of(body: bytes, owner: str, shelf: Shelf) -> Intake:
+    """The jobs of a batch: one workflow, and what is to be changed in it for each. Raises NotTaken."""
+    request = _validated(BatchRequest, _json(body))
+    document = _document(lambda: document_of(request.prompt, shelf.describe))
+    accepted = _examined(document.workflow, request, shelf)
+    first = _job(request, document, accepted, owner, shelf)
+    for at, changes in enumerate(request.sets):
+        try:
+            changed = _changed(document.workflow, changes, shelf)
+            _examined(changed, request, shelf)
+        except NotTaken as error:
+            error.body["error"]["extra_info"]["set"] = at
+            raise
+    jobs = tuple(_numbered(first, at, changes) for at, changes in enumerate(request.sets))
+    return Intake(jobs, accepted.node_errors, (*document.warnings, *map(str, accepted.warnings)))
+
+
+def _numbered(first: NewJob, at: int, changes: Mapping[str, Any]) -> NewJob:
+    if at == 0:
+        return replace(first, overrides=changes)
+    fresh = NewJob(workflow=first.workflow).id
+    return replace(first, id=fresh, overrides=changes)
+
+
+def problems_of(body: bytes, options: Mapping[str, str], shelf: Shelf) -> Json:
+    """Everything that is wrong with what would be asked for, and what would be made of it."""
+    try:
+        intake = prompt_of(body, options, "", shelf)
+    except NotTaken as error:
+        problems = [_plain(problem) for problem in error.problems]
+        return {"valid": False, "runs": [], "problems": problems, "warnings": [], **error.body}
+    (job,) = intake.jobs
+    return {
+        "valid": not intake.node_errors,
+        "runs": list(job.targets or ()),
+        "problems": [],
+        "warnings": list(intake.warnings),
+        "node_errors": intake.node_errors,
+    }
+
+
+def prepared(claim: Claim, shelf: Shelf, previews: bool) -> Prepared:
+    """What a worker is to run of a claimed job. Raises CannotRun."""
+    job = claim.job
+    extra = _pnginfo(job.extra.value())
+    text = job.workflow.text
+    document: Json = json.loads(text)
+    if job.overrides:
+        try:
+            before = read(document)
+            workflow = override(before, shelf.catalogue, assignments(job.overrides))
+        except (WrongOverride, InvalidWorkflow) as error:
+            raise CannotRun(str(error)) from error
+        document = _WORKFLOW.dump_python(workflow)
+        text = json.dumps(document)
+        if "workflow" in extra:
+            extra = carried(Document(before, extra), workflow, shelf.describe)
+    nodes = {node_id: str(used.get("class_type", "")) for node_id, used in document.items()}
+    made = Job(
+        id=job.id,
+        workflow=text.encode(),
+        targets=job.targets,
+        extra=json.dumps(extra).encode(),
+        previews=previews and job.client_id is not None,
+    )
+    return Prepared(made, nodes)
+
+
+def assignments(changes: Mapping[str, Any]) -> list[str]:
+    """Changes as the command line has them."""
+    return [
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in changes.items()
+    ]  # what text is wanted for stays text, whatever it looks like
+
+
+# Reading
+
+
+def _prompt(body: bytes, options: Mapping[str, str], shelf: Shelf) -> tuple[PromptRequest, Document]:
+    if is_picture(body):
+        given: Json = {name: value for name, value in options.items() if name in ("client_id", "prompt_id")}
+        request = _validated(PromptRequest, given)
+        return request, _document(lambda: document_in(body, shelf.describe, "this picture"))
+    content = _json(body)
+    if is_editor_document(content):
+        return PromptRequest(), _document(lambda: document_of(content, shelf.describe))
+    request = _validated(PromptRequest, content)
+    if request.prompt is None:
+        raise NotTaken(refusal("no_prompt", "No prompt provided", "No prompt provided"))
+    prompt = request.prompt
+    return request, _document(lambda: document_of(prompt, shelf.describe))
+
+
+def _json(body: bytes) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"it contains {constant}, which JSON does not have")
+
+    try:
+        return json.loads(body, parse_constant=refuse)
+    except RecursionError:
+        raise NotTaken(refusal("invalid_json", "The body is nested too deeply")) from None
+    except ValueError as error:
+        raise NotTaken(refusal("invalid_json", "The body is not JSON", str(error)[:LONGEST_MESSAGE])) from error
+
+
+def _validated(kind: type[S], content: object) -> S:
+    if not isinstance(content, dict):
+        raise wrong_request("The body must be a JSON object")
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]["loc"][:1]
+        lines = "\n".join(
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)[:20]
+        )
+        if first == ("prompt",):
+            raise NotTaken(refusal("invalid_prompt", "The prompt is no workflow", lines)) from error
+        raise wrong_request("The request is not as it should be", lines) from error
+    except RecursionError as error:
+        raise wrong_request("The request is nested too deeply") from error
+
+
+def _document(reading: Callable[[], Document]) -> Document:
+    try:
+        document = reading()
+    except InvalidWorkflow as error:
+        raise _invalid(error.problems) from error
+    except UnreadableDocument as error:
+        raise NotTaken(refusal("invalid_prompt", "This carries no workflow", str(error))) from error
+    except RecursionError as error:
+        raise NotTaken(refusal("invalid_prompt", "The workflow is nested too deeply")) from error
+    if len(document.workflow) > MOST_NODES:
+        message = f"A workflow may have {MOST_NODES:,} nodes, and this one has {len(document.workflow):,}"
+        raise NotTaken(refusal("invalid_prompt", message), 413)
+    return document
+
+
+def _invalid(problems: Sequence[Problem]) -> NotTaken:
+    return NotTaken(whole_refusal(problems) or outputs_refusal(problems, {}), problems=problems)
+
+
+def _changed(workflow: Workflow, changes: Mapping[str, Any], shelf: Shelf) -> Workflow:
+    if not changes:
+        return workflow
+    try:
+        return override(workflow, shelf.catalogue, assignments(changes))
+    except WrongOverride as error:
+        details = str(error).removeprefix("--set ")
+        raise NotTaken(refusal("invalid_override", "An input cannot be set", details)) from error
+    except RecursionError as error:
+        raise wrong_request("A value is nested too deeply") from error
+
+
+def _examined(workflow: Workflow, request: Submission, shelf: Shelf) -> Accepted:
+    try:
+        found = examine(workflow, shelf.catalogue, shelf.folders, request.partial_execution_targets)
+    except RecursionError as error:
+        raise NotTaken(refusal("invalid_prompt", "The workflow is nested too deeply")) from error
+    if isinstance(found, Refused):
+        raise NotTaken(found.body, problems=found.problems)
+    return found
+
+
+# Jobs
+
+
+def _job(request: Submission, document: Document, accepted: Accepted, owner: str, shelf: Shelf) -> NewJob:
+    extra_data = dict(request.extra_data)
+    secret = {name: extra_data.pop(name) for name in SECRETS if name in extra_data}
+    client_id = request.client_id or _text(extra_data.get("client_id"))
+    pnginfo = _pnginfo(extra_data) or dict(document.extra)
+    if "workflow" in pnginfo and accepted.workflow is not document.workflow:
+        pnginfo = carried(Document(document.workflow, pnginfo), accepted.workflow, shelf.describe)
+    if pnginfo:
+        extra_data["extra_pnginfo"] = pnginfo
+    if client_id is not None:
+        extra_data["client_id"] = client_id
+    extra_data["create_time"] = milliseconds()
+    webhook = request.webhook
+    try:
+        return NewJob(
+            workflow=Text.of(_WORKFLOW.dump_python(accepted.workflow)),
+            owner=owner,
+            client_id=client_id,
+            priority=request.priority,
+            number=request.number,
+            front=request.front,
+            targets=accepted.targets,
+            extra=Text.of(extra_data),
+            secret=secret,
+            workflow_id=_workflow_id(pnginfo),
+            label=_label(accepted.workflow),
+            webhook=None if webhook is None else NewWebhook(url=webhook.url, secret=webhook.secret),
+        )
+    except WrongRequest as error:
+        raise wrong_request("The request cannot be stored", str(error)) from error
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value and len(value) <= 1000 else None
+
+
+def _pnginfo(extra_data: Mapping[str, Any]) -> Json:
+    found: object = extra_data.get("extra_pnginfo")
+    return dict(cast("Json", found)) if isinstance(found, dict) else {}
+
+
+def _workflow_id(pnginfo: Mapping[str, Any]) -> str | None:
+    workflow: object = pnginfo.get("workflow")
+    return _text(cast("Json", workflow).get("id")) if isinstance(workflow, dict) else None
+
+
+def _label(workflow: Workflow) -> str:
+    """What a search finds: titles, and the texts that people wrote."""
+    words: list[str] = []
+    length = 0
+    for used in workflow.values():
+        texts = [value for value in used.inputs.values() if isinstance(value, str) and " " in value]
+        for text in (used.title or "", *texts):
+            if text and text not in words:
+                words.append(text)
+                length += len(text)
+        if length > LONGEST_LABEL:
+            break
+    return " · ".join(words)[:LONGEST_LABEL]
+
+
+def _plain(problem: Problem) -> Json:
+    return {
+        "kind": problem.kind,
+        "message": problem.message,
+        "node_id": problem.node_id,
+        "class_type": problem.class_name,
+        "input": problem.input,
+        "expected": problem.expected,
+        "found": problem.found,
+        "suggestion": problem.suggestion,
+    }
