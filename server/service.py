@@ -1,0 +1,181 @@
+"""A whole server: database, workers, lanes and site, from its start to its end. Nothing here imports torch."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from server.database.api_keys import ApiKeys
+from server.database.database import Database
+from server.database.event_log import EventLog
+from server.database.job_history import JobHistory
+from server.database.job_queue import JobQueue
+from server.instance import take_instance
+from server.web.access import Door
+from server.web.application import make_application
+from server.web.desk import Desk, prepare
+from server.web.dispatcher import Dispatcher
+from server.web.files.owner_folders import OwnerFolders
+from server.web.hub import Hub
+from server.web.journal import Journal
+from server.web.keys import StoredKey
+from server.web.library import Library, Shelf
+from server.web.lock import lock
+from server.web.log_buffer import LogBuffer
+from server.web.options import WebOptions
+from server.web.routes import home, jobs, prompts, queue, websocket
+from server.web.routes.node_info import EncodedNodes
+from server.web.site import Site
+from server.workers.descriptions import Descriptions
+from server.workers.options import PoolOptions, WorkerOptions
+from server.workers.pool import WorkerPool
+
+log = logging.getLogger("latentloom.server")
+
+ROUTES = (*home.ROUTES, *prompts.ROUTES, *queue.ROUTES, *jobs.ROUTES, *websocket.ROUTES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceOptions:
+    """What a server is told at its start.
+
+    Args:
+        database: a file or a URL; by default a file in the data folder.
+        previews: whether workers draw pictures of work in progress.
+        arguments: what `/system_stats` tells of the command line.
+    """
+
+    data: Path
+    web: WebOptions = field(default_factory=WebOptions)
+    database: Path | str | None = None
+    pool: PoolOptions = field(default_factory=PoolOptions)
+    previews: bool = False
+    most_unfinished: int | None = None
+    arguments: Sequence[str] = ("latentloom", "serve")
+
+    def folders(self) -> OwnerFolders:
+        """Where files are."""
+        from nodes.engine import EXAMPLES
+
+        return self.web.folders(self.data, EXAMPLES)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A server that runs, and the site by which it can be reached."""
+
+    application: web.Application
+    desk: Desk
+    new_key: StoredKey | None = None
+    """A key that was made at this start, and is to be shown this once."""
+
+
+@asynccontextmanager
+async def running(options: ServiceOptions) -> AsyncGenerator[Service]:
+    """A server: it runs jobs from here on, and hands back those that are not done at the end.
+
+    Raises:
+        DatabaseError, OSError, ValueError
+    """
+    folders = options.folders()
+    async with AsyncExitStack() as stack:
+        instance = await asyncio.to_thread(take_instance, options.data)
+        stack.callback(instance.close)
+        database = await Database.open(options.database or options.data / "jobs.sqlite3")
+        stack.push_async_callback(database.close)
+        keys = ApiKeys(database)
+        known = await keys.any_valid()
+        locked = await asyncio.to_thread(lock, options.web, options.data, keys, known)
+        pool = await stack.enter_async_context(WorkerPool(options.pool))
+        desk = _desk(instance.name, database, pool, options, folders)
+        await desk.dispatcher.start()
+        buffer = LogBuffer()
+        logger = logging.getLogger("latentloom")
+        logger.addHandler(buffer)
+        stack.callback(logger.removeHandler, buffer)
+        application = make_application(
+            _site(options, folders, locked.door, pool, buffer), ROUTES, {Desk: desk, EncodedNodes: EncodedNodes()}
+        )
+        application.on_shutdown.append(lambda _: desk.say_goodbye())
+        # The nodes are loaded meanwhile, so that the first job need not wait for them.
+        desk.begin(_warm_up(desk))
+        try:
+            yield Service(application, desk, locked.stored if locked.stored and locked.stored.is_new else None)
+        finally:
+            desk.dispatcher.stop()
+            await pool.close()
+            await desk.dispatcher.finish()
+            desk.hub.close()
+
+
+def _desk(name: str, database: Database, pool: WorkerPool, options: ServiceOptions, folders: OwnerFolders) -> Desk:
+    queue, history, events = JobQueue(database), JobHistory(database), EventLog(database)
+
+    async def unfinished(owner: str) -> int:
+        return (await history.counts(owner)).unfinished
+
+    hub = Hub(unfinished)
+    journal = Journal(events, hub.written)
+    worker: WorkerOptions = options.pool.worker
+    library = Library(lambda: _shelf(folders, worker), Descriptions(worker).identity)
+    dispatcher = Dispatcher(
+        name=name,
+        queue=queue,
+        history=history,
+        journal=journal,
+        hub=hub,
+        workers=pool,
+        prepare=partial(prepare, library, previews=options.previews),
+        lanes=len(options.pool.devices),
+    )
+    return Desk(
+        queue=queue,
+        history=history,
+        events=events,
+        journal=journal,
+        hub=hub,
+        dispatcher=dispatcher,
+        library=library,
+        pool=pool,
+        most_unfinished=options.most_unfinished,
+    )
+
+
+def _shelf(folders: OwnerFolders, worker: WorkerOptions) -> Shelf:
+    from nodes.engine import full_catalogue
+
+    return Shelf(full_catalogue(folders, worker.own_nodes), folders)
+
+
+def _site(options: ServiceOptions, folders: OwnerFolders, door: Door, pool: WorkerPool, buffer: LogBuffer) -> Site:
+    async def nodes() -> dict[str, Any]:
+        description = await pool.describe()
+        return await asyncio.to_thread(lambda: description.nodes)
+
+    async def devices() -> list[dict[str, Any]]:
+        return [asdict(device) for device in await pool.devices()]
+
+    return Site(
+        folders=folders,
+        door=door,
+        origins=options.web.origins,
+        limits=options.web.limits,
+        describe_nodes=nodes,
+        device_stats=devices,
+        arguments=options.arguments,
+        log=buffer,
+        compress=options.web.enable_compress_response_body,
+    )
+
+
+async def _warm_up(desk: Desk) -> None:
+    try:
+        await desk.library.shelf()
+    except Exception as error:
+        log.error("the nodes cannot be loaded: %s", error)
