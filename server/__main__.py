@@ -13,6 +13,7 @@ from server.commands.explain import explain
 from server.commands.models import models
 from server.commands.nodes import nodes
 from server.commands.run import run
+from server.commands.serve import serve
 from server.commands.validate import validate
 from server.settings import Settings
 
@@ -73,7 +74,7 @@ def main(context: click.Context, data: Path | None, own_nodes: tuple[Path, ...],
     context.obj = Settings(data=data, own_nodes=own_nodes, verbosity=verbose)
 
 
-for command in (run, validate, convert, explain, nodes, models, cache, bench):
+for command in (run, serve, validate, convert, explain, nodes, models, cache, bench):
     main.add_command(command)
 
 
