@@ -8,8 +8,7 @@ to pass them on. It then goes through the phases below, as far as it has to: a s
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from threading import Lock
 from traceback import clear_frames
@@ -18,7 +17,7 @@ from typing import Any, cast
 from graph.awaiting import Awaited
 from graph.calling import checked, fitting
 from graph.cancellation import Cancellation
-from graph.errors import Cancelled, NodeError
+from graph.errors import Cancelled, NodeError, WrongInput
 from graph.events import (
     Emit,
     Event,
@@ -35,13 +34,22 @@ from graph.events import (
 from graph.expand import expand
 from graph.explain import Reason
 from graph.folders import Folders
-from graph.identities import Constant, Gathered, Identities, Result, Revealed, sources_of
-from graph.identity import digest, encode
+from graph.identities import (
+    Constant,
+    Gathered,
+    Identities,
+    Result,
+    Revealed,
+    item_name,
+    literal_name,
+    sources_of,
+)
+from graph.identity import digest
 from graph.kept import fetch, record_of
 from graph.keys import Key, identities, origins_key
 from graph.lanes import Rank
 from graph.lists import Blocked, Items
-from graph.loops import Loop
+from graph.loops import Loop, Loops, is_end
 from graph.resolve import Graph, Ref, Step
 from graph.store import Claim, Outputs, Store
 from graph.values import Service, Ui
@@ -103,6 +111,8 @@ class Task:
     wanted: bool = False
     taken: list[str] = field(default_factory=list[str])
     """What is kept for it until it is done."""
+    keeps: bool = False
+    """Whether its inputs are among that."""
     needs: tuple[str, ...] = ()
     waiting: int = 0
     """How many of its needs are not there yet."""
@@ -118,6 +128,8 @@ class Task:
     loop: Loop | None = None
     turns: "_While | None" = None
     preview: Any = None
+    acts: bool = False
+    """Whether it acts on the world, so that it is never taken from the store."""
     key: Key | None = None
     """By which other runs may wait for it, once it is ready."""
     claim: Claim | None = None
@@ -130,12 +142,12 @@ class _While:
     """A loop that goes on while its condition holds: what it carries, and how far it is."""
 
     loop: Loop
-    carried: list[Ref]
+    carried: dict[str, Ref]
+    most: int
     count: int = 0
-    """How many turns have begun."""
-    most: int = 0
+    """How many turns have been made."""
     ends: Mapping[str, Ref] = field(default_factory=dict[str, Ref])
-    sinks: list[str] = field(default_factory=list[str])
+    acting: Sequence[str] = ()
     tested: bool = False
     """Whether the condition of this turn is known."""
 
@@ -216,7 +228,8 @@ class ActiveRun:
         self._listy: set[str] = set()
         """Steps that may give lists."""
         self._items: dict[Ref, list[Ref]] = {}
-        self._scopes: dict[str, Sequence[Step]] = {}
+        self._loops: dict[str, Loops] = {}
+        """The loops among which each end of one stands."""
         self._special = False
         """Whether any list or blocked value has come up."""
         self._found_first: list[Task] | None = []
@@ -232,7 +245,7 @@ class ActiveRun:
             try:
                 self._add(graph.steps, None)
                 for target in self._targets(graph):
-                    self._take(target)
+                    self._uses[target] += 1
                     self._want(target)
                 self._settle()
             finally:
@@ -327,13 +340,12 @@ class ActiveRun:
                     task.awaited.cancel()
 
     def _targets(self, graph: Graph) -> list[str]:
-        """What has to be made: in place of outputs inside a loop, the end of that loop."""
-        inside: dict[str, str] = {}
-        for step in graph.steps:
-            if step.node.loop in ("each", "while"):
-                with suppress(ValueError):  # which will be said when its turn comes
-                    inside |= {inner.id: step.id for inner in Loop(step, graph.steps).between if inner.node.sink}
-        return list(dict.fromkeys(inside.get(target, target) for target in graph.targets))
+        """What has to be made: in place of what acts on the world inside a loop, the end of that loop."""
+        loops = next(iter(self._loops.values()), None)
+        if loops is None:
+            return list(graph.targets)
+        sinks = {step.id for step in graph.steps if step.node.sink}
+        return list(dict.fromkeys(loops.acting_for(each) if each in sinks else each for each in graph.targets))
 
     def _announce(self, graph: Graph) -> None:
         reused, self._found_first = sorted(self._found_first or [], key=lambda task: task.rank), None
@@ -354,18 +366,28 @@ class ActiveRun:
 
     # Steps, and who wants them.
 
-    def _add(self, steps: Sequence[Step], parent: Task | None, first: int = 0) -> None:
-        """Take in the steps of the document, or those that a composite stands for."""
+    def _add(self, steps: Sequence[Step], parent: Task | None, first: int = 0) -> list[str]:
+        """Take in the steps of the document, or those that a composite stands for. Returns those that are to be made
+        for what they do to the world."""
         if parent is not None and parent.depth >= MOST_NESTED:
             raise RecursionError(f"composites are nested more than {MOST_NESTED} deep; does one call itself?")
         self._ids.add(steps)
         places, listy = self._places, self._listy
+        ends: list[str] = []
+        acting: list[str] = []
         for at, step in enumerate(steps, first):
             places[step.id] = parent, at
             if step.node.gives_lists or (listy and any(source in listy for source, _ in step.links.values())):
                 listy.add(step.id)
-            if step.node.loop is not None:
-                self._scopes[step.id] = steps
+            if step.node.sink:
+                acting.append(step.id)
+            elif is_end(step):
+                ends.append(step.id)
+        if ends:
+            loops = Loops(steps)
+            self._loops |= dict.fromkeys(ends, loops)
+            acting = loops.acting()
+        return acting
 
     def _task(self, step_id: str) -> Task:
         task = self._tasks.get(step_id)
@@ -375,6 +397,8 @@ class ActiveRun:
             rank, depth = ((at,), 0) if parent is None else ((*parent.rank, at), parent.depth + 1)
             phase = Phase.LOOK_UP if step_id in self._ids.final or step.node.sink else Phase.NAME
             task = self._tasks[step_id] = Task(step, rank, self, step.node.lane, phase, parent, depth)
+            loops = self._loops.get(step_id)
+            task.acts = step.node.sink or (loops is not None and loops.acts(step))
         return task
 
     def _want(self, step_id: str) -> None:
@@ -395,13 +419,14 @@ class ActiveRun:
 
     def _keep_inputs(self, task: Task) -> None:
         """Keep what a step may come to need, for it is not yet known what that is."""
-        if not task.taken:
-            task.taken = [source for source, _ in task.step.links.values()]
-            for source in task.taken:
-                self._take(source)
+        if not task.keeps:
+            task.keeps = True
+            for source, _ in task.step.links.values():
+                self._hold(source)
+                task.taken.append(source)
 
-    def _take(self, step_id: str) -> None:
-        """Keep the outputs of a step, as soon as there are any, until they are dropped."""
+    def _hold(self, step_id: str) -> None:
+        """Keep the outputs of a step until they are dropped, and what it needs for as long as nobody wants it yet."""
         self._uses[step_id] += 1
         stack = [step_id]
         while stack:
@@ -422,7 +447,11 @@ class ActiveRun:
             if uses[at] <= 0:
                 del uses[at]
                 self.values.pop(at, None)
-                if at in self._held and not ((task := self._tasks.get(at)) and task.wanted):
+                task = self._tasks.get(at)
+                if task is not None and not task.wanted:  # it was looked into, and that is all
+                    stack += task.taken
+                    task.taken, task.keeps = [], False
+                if at in self._held and not (task and task.wanted):
                     self._held.discard(at)
                     stack += [source for source, _ in self._ids.steps[at].links.values()]
 
@@ -459,7 +488,7 @@ class ActiveRun:
             self._ask_inputs(task)
         if task.phase is Phase.TWIN:
             if not task.waiting:
-                self._take_from_twin(task)
+                self._take_from_twin(task, task.needs[0])
         elif task.phase is Phase.INPUTS:
             if not task.waiting:
                 self._proceed(task)
@@ -484,52 +513,69 @@ class ActiveRun:
     def _looked_up(self, task: Task) -> bool:
         """Whether there is nothing to be done for a step, or nothing for now."""
         step, node = task.step, task.step.node
-        key = None if node.sink else self._ids.final.get(step.id)
-        if key is not None and node.opaque and not self._ids.is_open(step.id):
+        key = None if task.acts or step.id in self._ids.nameless else self._ids.final.get(step.id)
+        record = None
+        if key is not None and (node.opaque or step.id in self._listy):
             record = record_of(self.store, key)
             if record is not None:
                 self._ids.reveal(step.id, record)
         if not task.wanted:
-            if node.composite and key is not None:
-                twin = self._by_key.setdefault(key, step.id)
+            if node.opaque and self._ids.is_open(step.id):
+                return True
+            if node.composite or node.loop == "each":  # which can be looked into without running anything
+                twin = step.id if key is None else self._by_key.setdefault(key, step.id)
                 if twin != step.id and self._ids.is_open(twin):
                     self._ids.reveal(step.id, self._names(twin, len(node.outputs)))
-            if self._ids.is_open(step.id):
-                return True
-            if node.composite:
+                    return True
                 self._keep_inputs(task)
-            else:  # of any other kind nothing is known until it has run
-                self._want(step.id)
+                return False
+            task.wanted = True
+            self._keep_inputs(task)
+        if key is None:
             return False
-        if key is None or step.id in self._ids.nameless:
-            return False
-        twin = self._by_key.setdefault(key, step.id)
-        if twin != step.id and twin not in self._unavailable:
-            if twin not in self._settled:
-                self._uses[twin] += 1
-                task.taken.append(twin)
-                self._wait(task, [twin])
-                task.phase = Phase.TWIN
-                return True
-            if twin in self.values:
-                self._finish(task, self.values[twin], reused=True)
-                return True
-        record = None
-        if node.opaque or step.id in self._listy:
-            record = record_of(self.store, key)
-        outputs = fetch(self.store, key, record)
+        if self._shares(task, key):
+            return True
+        outputs = None if node.cutoff and record is None else fetch(self.store, key, record)
         if outputs is None:
             return False
-        if record is not None:
-            self._ids.reveal(step.id, record)
         self._finish(task, outputs, reused=True)
         return True
 
-    def _take_from_twin(self, task: Task) -> None:
-        (twin,) = task.needs
+    def _shares(self, task: Task, key: Key) -> bool:
+        """Whether a step takes what another one with the same key makes, or has made.
+
+        It never waits for one that waits itself: what that one waits for may come to need this one, for a key does
+        not tell which way a switch goes or what else a composite makes. A composite's or a loop's own key does.
+        """
+        twin = self._by_key.setdefault(key, task.step.id)
+        if twin == task.step.id:
+            return False
+        if twin in self._settled:
+            failure = self._unavailable.get(twin)
+            if twin not in self.values and (failure is None or failure.node_id != twin):
+                return False
+            self._take_from_twin(task, twin)
+            return True
+        self._uses[twin] += 1
+        task.taken.append(twin)
+        if task.step.node.composite or is_end(task.step) or self._tasks[twin].phase is Phase.READY:
+            self._wait(task, [twin])
+            task.phase = Phase.TWIN
+            return True
+        if task.phase is Phase.INPUTS:  # this one is the first that has everything it needs
+            self._by_key[key] = task.step.id
+            self._uses[task.step.id] += 1
+            self._tasks[twin].taken.append(task.step.id)
+        return False
+
+    def _take_from_twin(self, task: Task, twin: str) -> None:
         failure = self._unavailable.get(twin)
-        if failure is not None:
+        if failure is not None and failure.node_id == twin:
             self._fail(task, failure.__cause__ or failure)
+            return
+        if failure is not None:
+            self._unavailable[task.step.id] = failure
+            self._close(task)
             return
         step = task.step
         if step.node.opaque:
@@ -545,16 +591,16 @@ class ActiveRun:
         task.phase = Phase.INPUTS
         if task.parent is not None and node.progress and task.wanted:
             task.parent.open_ticks += 1
-        if node.loop in ("each", "while"):
-            task.loop = Loop(step, self._scopes[step.id])
-            items = task.loop.start.links.get("items") if node.loop == "each" else None
-            needs = [items[0]] if items else []
+        if is_end(step):
+            task.loop = self._loops[step.id].of(step)
+            needs = [source for source, _ in task.loop.settings]
         elif node.composite:
             needs = [source for name, (source, _) in step.links.items() if self._is_known(step, name, source)]
         else:
             needs = [source for source, _ in step.links.values()]
-            if not task.taken:
-                task.taken = needs
+            if not task.keeps:
+                task.keeps = True
+                task.taken += needs
                 for source in needs:
                     self._uses[source] += 1
         self._wait(task, needs)
@@ -567,13 +613,13 @@ class ActiveRun:
     def _proceed(self, task: Task) -> None:
         """Everything that was needed is there."""
         step, node = task.step, task.step.node
-        failure = self._failure(task.needs)
-        if failure is not None:
-            self._give_up(task, failure)
+        if self._gave_up(task):
             return
         if step.id in self._ids.nameless:
             raise self._ids.nameless[step.id]
         if task.loop is not None:
+            if self._special and self._is_blocked_loop(task, task.loop):
+                return
             self._begin_loop(task, task.loop)
             return
         if self._special:
@@ -587,15 +633,13 @@ class ActiveRun:
         if node.composite:
             self._expand(task)
             return
+        key = None if node.sink else self._ids.final[step.id]
+        if key is not None and self._by_key.get(key) != step.id and self._shares(task, key):
+            return
         task.phase = Phase.READY
-        task.key = None if node.sink else self._ids.final[step.id]
+        task.key = key
         self._active += 1
         self._ready.append(task)
-
-    def _failure(self, needs: Iterable[str]) -> NodeError | None:
-        if not self._unavailable:
-            return None
-        return next((self._unavailable[source] for source in needs if source in self._unavailable), None)
 
     # Lists and blocked values.
 
@@ -607,11 +651,12 @@ class ActiveRun:
 
     def _blocked(self, step: Step) -> Blocked | None:
         for name, value in self._came(step).items():
-            if step.node.composite and not self._is_known(step, name, step.links[name][0]):
-                continue
+            declared = step.node.inputs[name]
+            if step.node.composite and not (declared.known or declared.many):
+                continue  # which it may not use
             if isinstance(value, Blocked):
                 return value
-            if isinstance(value, Items) and step.node.inputs[name].many:
+            if isinstance(value, Items) and declared.many:
                 found = next((item for item in value.values if isinstance(item, Blocked)), None)
                 if found is not None:
                     return found
@@ -641,7 +686,7 @@ class ActiveRun:
         Shorter lists repeat their last item; if one is empty there is nothing to do, and the outputs are empty lists.
         """
         step = task.step
-        refs = {name: self._item_refs(step.links[name]) for name in self._lists(step)}
+        refs = {name: self._item_refs(task, step.links[name]) for name in self._lists(step)}
         lengths = [len(items) for items in refs.values()]
         count = max(lengths) if min(lengths) else 0
         parts = tuple(
@@ -657,38 +702,42 @@ class ActiveRun:
             for at in range(count)
         )
         results = tuple(Gathered(tuple((part.id, at) for part in parts)) for at in range(len(step.node.outputs)))
-        self._unfold(task, parts, results)
+        self._unfold(task, results, self._add(parts, task))
 
-    def _item_refs(self, ref: Ref) -> list[Ref]:
-        """The items of a list as values of their own."""
+    def _item_refs(self, task: Task, ref: Ref) -> list[Ref]:
+        """The items of a list as values of their own, kept for a step."""
         value = self.values[ref[0]][ref[1]]
-        items = value.values if isinstance(value, Items) else (value,)
         if not isinstance(value, Items):
             return [ref]
         refs = self._items.get(ref)
         if refs is None:
-            refs = self._items[ref] = [(self._free_id(f"{ref[0]}[{ref[1]}][{at}]"), 0) for at in range(len(items))]
-            named = self._ids.place(ref).items
-            whole = self._ids.of(ref)
-            for at, (name, _) in enumerate(refs):
-                identity = named[at].identity if named else whole and (digest(b"item", encode((*whole, at))), 0)
-                self._ids.add_value(name, identity)
-                self._settled.add(name)
-        for (name, _), item in zip(refs, items, strict=True):
-            self.values[name] = (item,)
-            self._uses[name] += 1
-            self._drops.append(name)  # whoever needs it takes it before this is done
+            refs = self._items[ref] = [
+                (self._free_id(f"{ref[0]}[{ref[1]}][{at}]"), 0) for at in range(len(value.values))
+            ]
+            for (name, _), known in zip(refs, self._item_names(ref, len(refs)), strict=True):
+                self._ids.add_value(name, known)
+        for (name, _), item in zip(refs, value.values, strict=True):
+            self._keep_value(task, name, item)
         return refs
 
-    def _new_value(self, name: str, value: object) -> Ref:
-        """A value that is no step's output, under an id of its own."""
+    def _item_names(self, ref: Ref, count: int) -> Sequence[Revealed]:
+        named, whole = self._ids.place(ref).items, self._ids.of(ref)
+        if named is not None:
+            return named
+        return [Revealed(whole and item_name(whole, at)) for at in range(count)]
+
+    def _new_value(self, task: Task, name: str, value: object) -> Ref:
+        """A value that is no step's output, under an id of its own, kept for a step."""
         name = self._free_id(name)
-        self._ids.add_value(name, (digest(b"literal", encode(value)), 0))
+        self._ids.add_value(name, Revealed(literal_name(value)))
+        self._keep_value(task, name, value)
+        return name, 0
+
+    def _keep_value(self, task: Task, name: str, value: object) -> None:
         self._settled.add(name)
         self.values[name] = (value,)
         self._uses[name] += 1
-        self._drops.append(name)
-        return name, 0
+        task.taken.append(name)
 
     def _free_id(self, name: str) -> str:
         while name in self._ids.static:
@@ -705,12 +754,15 @@ class ActiveRun:
         for name, (source, output) in step.links.items():
             declared = node.inputs[name]
             if declared.many:
-                items[name] = self._item_refs((source, output))
+                items[name] = self._item_refs(task, (source, output))
             if declared.known:
                 known[name] = fitting(declared, self.values[source][output])
         services = {name: self._service(kind) for name, kind in node.services.items()}
         expansion = expand(step, known, services, self.folders, items=items, taken=self._ids.static)
-        self._unfold(task, expansion.steps, expansion.results)
+        acting = self._add(expansion.steps, task)
+        self._check_inner(task, expansion.steps)
+        task.ticks = sum(inner.node.progress for inner in expansion.steps)
+        self._unfold(task, expansion.results, acting)
 
     def _service(self, kind: type[Service]) -> Service:
         service = self.services.get(kind)
@@ -718,19 +770,20 @@ class ActiveRun:
             raise LookupError(f"the node needs the service {kind.__name__}, which this engine does not have")
         return service
 
-    def _unfold(self, task: Task, steps: tuple[Step, ...], results: tuple[Result, ...]) -> None:
-        """Put steps in the place of a step."""
-        step, node = task.step, task.step.node
-        self._add(steps, task)
-        self._check_inner(task, steps)
+    def _unfold(self, task: Task, results: tuple[Result, ...], acting: Sequence[str]) -> None:
+        """Steps have been put in the place of a step, of which some act on the world."""
         task.results = results
-        task.sinks = tuple(inner.id for inner in steps if inner.node.sink)
-        task.ticks = sum(inner.node.progress for inner in steps)
+        task.sinks = tuple(acting)
         task.phase = Phase.EXPANDED
-        if not node.sink and node.opaque and not node.cutoff and not self._ids.is_open(step.id):
-            self._reveal(self._ids.ask_results(step.id, results))
+        if not self._ids.is_open(task.step.id) and not task.step.node.cutoff and not task.step.node.sink:
+            self._reveal(self._ids.ask_results(task.step.id, results))
         if task.wanted:
             self._want_results(task)
+        else:
+            sources = [source for source, _ in sources_of(results)]
+            for source in sources:
+                self._hold(source)
+            task.taken += sources
 
     def _check_inner(self, task: Task, steps: Sequence[Step]) -> None:
         step, static = task.step, self._ids.static
@@ -750,12 +803,16 @@ class ActiveRun:
     def _want_results(self, task: Task) -> None:
         """Ask for what the outputs of a composite come from, and for what it does to the world."""
         self._pass_on(task, [*(source for source, _ in sources_of(task.results)), *task.sinks])
+        if task.loop is not None:
+            task.open_ticks = task.waiting
 
     def _pass_on(self, task: Task, needs: list[str], kept: Sequence[str] = ()) -> None:
         """Have a task need other steps than before, and keep some that it may need later."""
         taken = [*needs, *kept]
-        for source in taken:
-            self._take(source)
+        for source in needs:
+            self._uses[source] += 1
+        for source in kept:
+            self._hold(source)
         self._drops += task.taken
         task.taken = taken
         task.phase = Phase.RESULTS
@@ -766,135 +823,155 @@ class ActiveRun:
     def _end(self, task: Task) -> None:
         """Everything a composite needed is there: its outputs are."""
         step, node = task.step, task.step.node
-        failure = self._failure(task.needs)
-        if failure is not None:
-            self._give_up(task, failure)
+        if self._gave_up(task):
             return
-        outputs: list[object] = []
-        names: list[Revealed] = []
-        for at, result in enumerate(task.results):
-            value, name = self._made(step, at, result)
-            outputs.append(value)
-            names.append(name)
-        if node.loop is None:  # whose outputs may be left empty
-            checked(node, tuple(outputs), lists=step.id in self._listy)
+        outputs = tuple(self._result(result) for result in task.results)
+        if not is_end(step):  # whose outputs may be left empty
+            checked(node, outputs, lists=step.id in self._listy)
         self._tell_start(task)
-        self._ids.reveal(step.id, names)
-        self._remember(task, tuple(outputs), names)
-        self._finish(task, tuple(outputs))
+        names = [self._result_name(step, at, result) for at, result in enumerate(task.results)]
+        self._ids.reveal(step.id, self._remember(task, outputs, names))
+        self._finish(task, outputs)
 
-    def _remember(self, task: Task, outputs: Outputs, names: Sequence[Revealed]) -> None:
-        """Keep what a composite turned out to be; its outputs themselves only where no entry has them."""
-        key, node = self._ids.static[task.step.id], task.step.node
-        if not node.composite and not node.loop:
-            key = self._ids.final[task.step.id]
-        if key is None or node.sink or any(_nameless(name) for name in names):
-            return
-        seconds = time.perf_counter() - task.began
-        if not all(_placed(name) for name in names):
-            self.store.put(key, outputs, class_name=node.name, seconds=seconds)
-        self.store.put(origins_key(key), tuple(names), class_name=node.name, seconds=seconds)
-
-    def _made(self, step: Step, at: int, result: Result) -> tuple[object, Revealed]:
-        """An output of a composite, and what it is."""
-        own = self._ids.of((step.id, at)) if self._ids.is_open(step.id) else None
-        if own is None and not isinstance(result, tuple) and (key := self._ids.static[step.id]) is not None:
-            own = key, at
+    def _result(self, result: Result) -> object:
         if isinstance(result, Constant):
-            return result.value, Revealed(own)
+            return result.value
         if isinstance(result, tuple):
-            return self.values[result[0]][result[1]], self._ids.place(result)
-        values: list[object] = []
-        names: list[Revealed] = []
-        for source in result.sources:
+            return self.values[result[0]][result[1]]
+        values = [self._result(source) for source in result.sources]
+        return Items(
+            tuple(item for value in values for item in (value.values if isinstance(value, Items) else (value,)))
+        )
+
+    def _result_name(self, step: Step, at: int, result: Result) -> Revealed:
+        """What an output is, and where the store has it, as far as it does."""
+        name = self._ids.name_of(step.id, at, result)
+        if not isinstance(result, Gathered):
+            return name
+        if self._ids.is_open(step.id):
+            name = Revealed(self._ids.of((step.id, at)))
+        items: list[Revealed] = []
+        for place, source in enumerate(result.sources):
             if isinstance(source, Constant):
-                values.append(source.value)
-                names.append(Revealed(None))
+                items.append(Revealed(self._ids.constant_name(step.id, source.value, at, place)))
                 continue
-            value, name = self.values[source[0]][source[1]], self._ids.place(source)
+            value = self.values[source[0]][source[1]]
             if isinstance(value, Items):
-                values += value.values
-                names += name.items or [Revealed(None)] * len(value.values)
+                items += self._item_names(source, len(value.values))
             else:
-                values.append(value)
-                names.append(name)
-        if own is None or any(name.identity is None or not _placed(name) for name in names):
-            return Items(tuple(values)), Revealed(own)
-        return Items(tuple(values)), Revealed(own, items=tuple(names))
+                items.append(self._ids.place(source))
+        return replace(name, items=tuple(items))
+
+    def _remember(self, task: Task, outputs: Outputs, names: Sequence[Revealed]) -> Sequence[Revealed]:
+        """Keep what a step turned out to be; its outputs themselves only where no entry has them."""
+        step, node = task.step, task.step.node
+        key = None if task.acts else self._ids.final[step.id]
+        if key is None or any(name.identity is None for name in names):
+            return names
+        rest = digest(b"rest", key)
+        placed = [name if _placed(name) else replace(name, place=(rest, at)) for at, name in enumerate(names)]
+        own = [
+            output if name.place == (rest, at) else None
+            for at, (output, name) in enumerate(zip(outputs, placed, strict=True))
+        ]
+        seconds = time.perf_counter() - task.began
+        if placed != list(names):
+            self.store.put(rest, tuple(own), class_name=node.name, seconds=seconds)
+        self.store.put(origins_key(key), tuple(placed), class_name=node.name, seconds=seconds)
+        return placed
 
     # Loops.
+
+    def _is_blocked_loop(self, task: Task, loop: Loop) -> bool:
+        for source, output in loop.settings:
+            value = self.values[source][output]
+            if isinstance(value, Blocked):
+                self._skip(task, value)
+                return True
+        return False
 
     def _begin_loop(self, task: Task, loop: Loop) -> None:
         """Unfold a loop over items, whose turns are known; begin one that ends when its condition does."""
         step, start = task.step, loop.start
         self._tell_start(task)
+        carried = {name: self._given(task, start, name) for name in loop.carried}
         if step.node.loop == "while":
-            carried = [self._given(start, name, f"{step.id}[{name}]") for name in _carried(step)]
-            self._turn(task, _While(loop, carried))
+            most = fitting(step.node.inputs["most_turns"], self._setting(step, "most_turns"))
+            self._turn(task, _While(loop, carried, cast(int, most)))
             return
-        items = self._start_items(step, start)
-        carried = [self._given(start, name, f"{step.id}[{name}]") for name in _carried(step)]
-        count = self._new_value(f"{step.id}[count]", len(items))
-        steps: list[Step] = []
+        items = self._start_items(task, start)
+        count = self._new_value(task, f"{step.id}[count]", len(items))
+        acting: list[str] = []
         results: list[Ref | Constant] = []
         for at, item in enumerate(items):
             name = f"{step.id}.{at}"
-            turn = loop.turn(name, [item, self._new_value(f"{name}[index]", at), count, *carried])
-            steps += turn.steps
-            results.append(turn.ends.get("result") or Constant(step.literals.get("result")))
-            carried = [turn.ends.get(name, ref) for name, ref in zip(_carried(step), carried, strict=True)]
-        self._unfold(task, tuple(steps), (Gathered(tuple(results)), *carried))
-        task.ticks = task.open_ticks = 0
+            given = {"item": item, "item_index": self._new_value(task, f"{name}[index]", at), "item_count": count}
+            turn = loop.turn(name, given | carried, self._ids.static)
+            acting += self._add(turn.steps, task, at * len(turn.steps))
+            if "result" in turn.ends:
+                results.append(turn.ends["result"])
+            elif step.literals.get("result") is not None:
+                results.append(Constant(step.literals["result"]))
+            carried |= {name: ref for name, ref in turn.ends.items() if name in carried}
+        task.ticks = len(items)
+        self._unfold(task, (Gathered(tuple(results)), *carried.values()), acting)
 
-    def _start_items(self, step: Step, start: Step) -> list[Ref]:
+    def _setting(self, step: Step, name: str) -> object:
+        link = step.links.get(name)
+        return self.values[link[0]][link[1]] if link else step.literals[name]
+
+    def _start_items(self, task: Task, start: Step) -> list[Ref]:
         link = start.links.get("items")
         if link is not None:
-            return self._item_refs(link)
-        given = cast("list[object]", start.literals.get("items") or [])
-        return [self._new_value(f"{step.id}[items][{at}]", item) for at, item in enumerate(given)]
+            return self._item_refs(task, link)
+        given = cast("list[object]", start.literals["items"])
+        return [self._new_value(task, f"{task.step.id}[items][{at}]", item) for at, item in enumerate(given)]
 
-    def _given(self, start: Step, name: str, new_id: str) -> Ref:
-        return start.links.get(name) or self._new_value(new_id, start.literals.get(name))
+    def _given(self, task: Task, start: Step, name: str) -> Ref:
+        return start.links.get(name) or self._new_value(task, f"{task.step.id}[{name}]", start.literals.get(name))
 
     def _turn(self, task: Task, turns: "_While") -> None:
         """Begin a turn: find out whether it is to be made."""
         name = f"{task.step.id}.{turns.count}"
-        turn = turns.loop.turn(name, [self._new_value(f"{name}[turn]", turns.count), *turns.carried])
-        self._add(turn.steps, task, first=turns.count * (len(turn.steps) + 1))
+        given = {"turn": self._new_value(task, f"{name}[turn]", turns.count)}
+        turn = turns.loop.turn(name, given | turns.carried, self._ids.static)
+        turns.acting = self._add(turn.steps, task, turns.count * len(turn.steps))
         turns.ends = turn.ends
-        turns.sinks = [inner.id for inner in turn.steps if inner.node.sink]
         turns.tested = False
-        turns.count += 1
         task.turns = turns
         condition = turn.ends.get("condition")
-        following = [turn.ends[name][0] for name in _carried(task.step) if name in turn.ends]
-        kept = [ref[0] for ref in turns.carried]
-        self._pass_on(task, [condition[0]] if condition else [], [*kept, *following, *turns.sinks])
+        following = [turn.ends[name][0] for name in turns.carried if name in turn.ends]
+        kept = [*(source for source, _ in turns.carried.values()), *following, *turns.acting, *turns.loop.outside]
+        self._pass_on(task, [condition[0]] if condition else [], kept)
 
     def _next_turn(self, task: Task, turns: "_While") -> None:
         """The condition of a turn is known, or the turn has been made."""
         step = task.step
-        failure = self._failure(task.needs)
-        if failure is not None:
-            self._give_up(task, failure)
+        if self._gave_up(task):
             return
         if turns.tested:
+            turns.count += 1
             self._tell_progress(task, turns.count, turns.most)
             self._turn(task, turns)
             return
         turns.tested = True
         condition = turns.ends.get("condition")
         value = self.values[condition[0]][condition[1]] if condition else step.literals["condition"]
-        if isinstance(value, Blocked) or not fitting(step.node.inputs["condition"], value):
+        if isinstance(value, Blocked):
+            self._skip(task, value)
+            return
+        if isinstance(value, Items):
+            raise WrongInput("condition", f"expected true or false, found a list of {len(value.values)}")
+        if not fitting(step.node.inputs["condition"], value):
             task.turns = None
-            task.results = (*turns.carried, self._new_value(f"{step.id}[turns]", turns.count - 1))
+            task.results = (*turns.carried.values(), self._new_value(task, f"{step.id}[turns]", turns.count))
             self._pass_on(task, [source for source, _ in sources_of(task.results)])
             return
-        turns.most = cast(int, step.literals["most_turns"])
-        if turns.count > turns.most:
+        if turns.count == turns.most:
             raise RuntimeError(f"its condition still holds after {turns.most} turns; raise most_turns if that is meant")
-        turns.carried = [turns.ends.get(name, ref) for name, ref in zip(_carried(step), turns.carried, strict=True)]
-        self._pass_on(task, [*(ref[0] for ref in turns.carried), *turns.sinks])
+        turns.carried |= {name: ref for name, ref in turns.ends.items() if name in turns.carried}
+        needs = [*(source for source, _ in turns.carried.values()), *turns.acting]
+        self._pass_on(task, needs, turns.loop.outside)
 
     # What came of a step.
 
@@ -953,16 +1030,24 @@ class ActiveRun:
         self._tell(NodeFailed(step.id, step.node.name, step.title, step.parent, error))
         self._close(task)
 
-    def _give_up(self, task: Task, failure: NodeError) -> None:
-        """Something that a step needs has failed; if that is a part of it, the step itself has."""
-        at = self._tasks[failure.node_id].parent
+    def _gave_up(self, task: Task) -> bool:
+        """Whether something that a step needs has failed; if that is a part of it, the step itself has."""
+        if not self._unavailable:
+            return False
+        failures = [failure for source in task.needs if (failure := self._unavailable.get(source))]
+        inside = next((failure for failure in failures if self._is_part(failure.node_id, task)), None)
+        if inside is not None:
+            self._fail(task, inside)
+        elif failures:
+            self._unavailable[task.step.id] = failures[0]
+            self._close(task)
+        return bool(failures)
+
+    def _is_part(self, step_id: str, task: Task) -> bool:
+        at = self._tasks[step_id].parent
         while at is not None and at is not task:
             at = at.parent
-        if at is task:
-            self._fail(task, failure)
-        else:
-            self._unavailable[task.step.id] = failure
-            self._close(task)
+        return at is task
 
     def _close(self, task: Task) -> None:
         """A step is done, or will never be: let go of what it needed, and let others go on."""
@@ -973,7 +1058,7 @@ class ActiveRun:
         if task.step.node.opaque and not self._ids.is_open(step_id):
             self._ids.reveal(step_id, [Revealed(None)] * len(task.step.node.outputs))
         parent = task.parent
-        if parent is not None and task.step.node.progress and parent.ticks:
+        if parent is not None and task.step.node.progress and parent.ticks and parent.loop is None:
             if advanced:
                 parent.open_ticks -= 1
             self._tell_ticks(parent, task.preview)
@@ -984,6 +1069,9 @@ class ActiveRun:
             self._drops += [source for source, _ in task.step.links.values()]
         for waiter in self._waiters.pop(step_id, ()):
             waiter.waiting -= 1
+            if waiter.loop is not None and waiter.open_ticks:
+                done = waiter.ticks * (waiter.open_ticks - waiter.waiting) // waiter.open_ticks
+                self._tell_progress(waiter, done, waiter.ticks)
             if not waiter.waiting:
                 self._agenda.append(waiter)
 
@@ -1027,18 +1115,11 @@ class ActiveRun:
         self._tell(NodeProgressed(step.id, step.node.name, step.title, step.parent, value, maximum, preview))
 
 
-def _carried(end: Step) -> list[str]:
-    """The inputs of a loop's end that go round: those that its start has too."""
-    return [name for name in end.node.inputs if name.startswith(("carried", "state"))]
-
-
-def _nameless(name: Revealed) -> bool:
-    return name.identity is None
-
-
 def _placed(name: Revealed) -> bool:
     """Whether the store has it in an entry of its own."""
-    return name.place is not None or name.items is not None
+    if name.place is None and name.items is not None:
+        return all(item.place is not None for item in name.items)
+    return name.place is not None
 
 
 def _unforeseen(step: Step, inner: Step, key: Key | None) -> str | None:

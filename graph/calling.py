@@ -94,6 +94,7 @@ def checked(node: Node[Any, Any], outputs: Outputs, *, lists: bool = False) -> O
             fits = all(item is not None and isinstance(item, kind | Blocked) for item in value.values)
         else:
             fits = value is not None and isinstance(value, kind) and not output.many or isinstance(value, Blocked)
+        fits = fits or (value is None and node.loop == "start")  # what is not carried
         if not fits:
             wire = f"a list of {output.wire}" if output.many else output.wire
             raise WrongResult(f"{wire} as output {output.name!r}", value)

@@ -24,7 +24,7 @@ from graph.errors import Cancelled, InputChanged, NodeError, NodeTimeout, OutOfM
 from graph.events import Emit, ignore
 from graph.fingerprints import fingerprint
 from graph.folders import Folders
-from graph.identities import Revealed
+from graph.identities import Revealed, item_name
 from graph.keys import Key, Origin
 from graph.lanes import Lanes, usual_lanes
 from graph.lists import Items
@@ -478,7 +478,9 @@ class Executor:
         return tuple(self._content(value, (key, at)) for at, value in enumerate(outputs))
 
     def _content(self, value: object, place: Origin) -> Revealed:
-        items = tuple(self._content(item, place) for item in value.values) if isinstance(value, Items) else None
+        items = None
+        if isinstance(value, Items):  # which have no entries of their own
+            items = tuple(Revealed(self._named(item) or item_name(place, at)) for at, item in enumerate(value.values))
         return Revealed(self._named(value) or place, place, items)
 
     def _named(self, value: object) -> Origin | None:

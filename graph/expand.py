@@ -2,6 +2,8 @@
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from inspect import Parameter, Signature
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -11,7 +13,7 @@ from graph.folders import Folders
 from graph.identities import Constant, Gathered, Result
 from graph.identity import content_identity
 from graph.lists import Blocked
-from graph.node import Input, Node, Output
+from graph.node import Input, Many, Node, Output, Whole, composite
 from graph.recording import Link, owned, recording
 from graph.resolve import Ref, Step, literal_problem
 from graph.values import Service, Value
@@ -103,14 +105,13 @@ class _Calls:
                 f"{self.step.node.name} calls {node.name}, which acts on the world, so it must itself be an output "
                 f"node: declare that it returns {node.result.__name__}"
             )
-        step_id = f"{self.step.id}.{len(self.steps)}"
-        while step_id in self.taken:  # a document may use such ids too
-            step_id += "'"
         literals: dict[str, object] = {}
         links: dict[str, Ref] = {}
         files: dict[str, str] = {}
         for name, declared in node.inputs.items():
             given = arguments.get(name, declared.default)
+            if declared.many and isinstance(given, list | tuple):
+                given = self._listed(cast("Sequence[object]", given))
             ref = self._ref(given)
             if ref is not None:
                 self._check_link(node, declared, self.outputs[ref])
@@ -123,6 +124,9 @@ class _Calls:
                     f"{self.step.node.name} passes {name!r} of {node.name} a {type(given).__name__} made on the spot; "
                     "a composite can only pass on its inputs, literals and outputs of the nodes it calls"
                 )
+        step_id = f"{self.step.id}.{len(self.steps)}"
+        while step_id in self.taken:  # a document may use such ids too
+            step_id += "'"
         self.steps.append(Step(step_id, node, literals, links, files, title, parent=self.step.id))
         self.outputs |= {(step_id, at): output for at, output in enumerate(node.outputs)}
         return tuple(Link(step_id, at, self) for at in range(len(node.outputs)))
@@ -134,6 +138,13 @@ class _Calls:
     def gathered(self, items: Sequence[object]) -> Gathered:
         """Where the items of a list come from."""
         return Gathered(tuple(self.origin(item) for item in items))
+
+    def _listed(self, items: Sequence[object]) -> object:
+        """A list as the output of a step, if there is anything among its items that is not at hand."""
+        if all(self._ref(item) is None for item in items):
+            return items
+        (link,) = self.add(_gatherer(len(items)), {f"item_{at}": item for at, item in enumerate(items)})
+        return link
 
     def _ref(self, given: object) -> Ref | None:
         if isinstance(given, Link):
@@ -172,3 +183,17 @@ class _Calls:
         if source is not None:
             name = cast(str, value)
             files[declared.name] = f"{name}:{content_identity(source.locate(self.folders, name))}"
+
+
+@lru_cache(maxsize=64)
+def _gatherer(count: int) -> Node[..., list[Any]]:
+    """A composite that makes one list of so many inputs."""
+
+    def gather(**items: Any) -> Many[Any]:
+        return list(items.values())
+
+    names = [f"item_{at}" for at in range(count)]
+    parameters = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Whole[Any]) for name in names]
+    cast(Any, gather).__signature__ = Signature(parameters, return_annotation=Many[Any])
+    gather.__annotations__ = dict.fromkeys(names, Whole[Any]) | {"return": Many[Any]}
+    return composite("List")(gather)

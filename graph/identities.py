@@ -14,6 +14,7 @@ composite turned out to be.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from graph.identity import digest, encode
 from graph.keys import Key, Origin, key_of
 from graph.resolve import Ref, Step
 from graph.values import Service
@@ -87,10 +88,13 @@ class Identities:
             elif not any(source not in final or self._closed(source) for source, _ in step.links.values()):
                 final[step.id] = self._final(step) if self._origins else key
 
-    def add_value(self, name: str, identity: Origin | None) -> None:
+    def add_value(self, name: str, known: Revealed) -> None:
         """Take in a value that is no step's output under an id of its own."""
-        self.static[name] = self.final[name] = identity[0] if identity else None
-        self._origins[name, 0] = identity or (None, 0)
+        # A key that tells apart what differs in the output alone: nothing else says which one it is.
+        key = known.identity and digest(b"value", known.identity[0], encode(known.identity[1]))
+        self.static[name] = self.final[name] = key
+        self.revealed[name, 0] = known
+        self._origins[name, 0] = known.identity or (None, 0)
 
     def is_open(self, step_id: str) -> bool:
         """Whether the outputs of a step have names by now."""
@@ -105,9 +109,9 @@ class Identities:
         """The name of an output and where the store has it. The step must be open."""
         found = self.revealed.get(ref)
         if found is None:
-            key = self.final[ref[0]] if ref[0] in self.steps else None
+            key = self.final[ref[0]]
             return Revealed(self.of(ref), None if key is None else (key, ref[1]))
-        if found.place is None and found.items is None:
+        if found.place is None and found.items is None and ref[0] in self.steps:
             key = self.final[ref[0]]
             return Revealed(found.identity, None if key is None else (key, ref[1]))
         return found
@@ -189,7 +193,7 @@ class Identities:
             self.final[at] = self._final(self.steps[at])
             return [at]
         for index, result in enumerate(results):
-            self._note(at, index, self._revealed(at, index, result))
+            self._note(at, index, self.name_of(at, index, result))
         self._open.add(at)
         return [at]
 
@@ -200,12 +204,39 @@ class Identities:
             self.nameless[step.id] = error
             return None
 
-    def _revealed(self, step_id: str, index: int, result: Result) -> Revealed:
+    def name_of(self, step_id: str, at: int, result: Result) -> Revealed:
+        """What an output of an expanded step is. What it comes from must be open."""
         if isinstance(result, tuple):
             return self.place(result)
-        # Which items a list has is known when it is made; until then the list as a whole goes by its maker.
-        own = self.static[step_id]
-        return Revealed(None if own is None else (own, index))
+        if isinstance(result, Constant):
+            return Revealed(self.constant_name(step_id, result.value, at))
+        parts = [
+            self.of(source) if isinstance(source, tuple) else self.constant_name(step_id, source.value, at, place)
+            for place, source in enumerate(result.sources)
+        ]
+        named = [part for part in parts if part is not None]
+        whole = None if len(named) < len(parts) else (digest(b"list", encode(named)), 0)
+        return Revealed(whole)
+
+    def constant_name(self, step_id: str, value: object, *place: int) -> Origin | None:
+        """What names a result that was known at once: its content, or else whose result it is."""
+        if type(value) in _PLAIN:
+            return literal_name(value)
+        key = self.static[step_id]
+        return None if key is None else (digest(b"constant", encode((key, *place))), 0)
+
+
+def literal_name(value: object) -> Origin:
+    """What names a literal that stands in place of an output."""
+    return digest(b"literal", encode(value)), 0
+
+
+def item_name(whole: Origin, at: int) -> Origin:
+    """What names an item of a list, unless something better is known."""
+    return digest(b"item", encode((*whole, at))), 0
+
+
+_PLAIN = frozenset((bool, int, float, str, type(None)))
 
 
 def sources_of(results: Iterable[Result]) -> list[Ref]:

@@ -23,16 +23,19 @@ def fetch(store: Store, key: Key, record: Record | None) -> Outputs | None:
     if record is None:
         return store.get(key)
     outputs = [_value(store, output, (key, at)) for at, output in enumerate(record)]
-    return None if any(value is None for value in outputs) else tuple(outputs)
+    return None if any(value is _MISSING for value in outputs) else tuple(outputs)
+
+
+_MISSING = object()
 
 
 def _value(store: Store, output: Revealed, own: Origin) -> object:
     if output.items is not None and output.place is None:
         values = [_value(store, item, own) for item in output.items]
-        return None if any(value is None for value in values) else Items(tuple(values))
+        return _MISSING if any(value is _MISSING for value in values) else Items(tuple(values))
     key, at = output.place or own
     outputs = store.get(key)
-    return None if outputs is None else outputs[at]
+    return _MISSING if outputs is None else outputs[at]
 
 
 def _places(outputs: Iterable[Revealed], own: Key) -> Iterable[Key]:

@@ -11,6 +11,7 @@ from graph.catalogue import AnyNode, Catalogue
 from graph.folders import Folders
 from graph.identity import content_identity
 from graph.literals import LiteralType
+from graph.loops import Loops, is_end
 from graph.node import Input
 from graph.problems import InvalidWorkflow, Problem, ProblemKind, describe_step, listed, nearest
 from graph.workflow import Workflow
@@ -86,7 +87,11 @@ class _Resolver:
                     suggestion=self._nearest(used.class_type, self.catalogue),
                 )
         wanted = self._targets(targets)
-        steps = [step for node_id in self._order(wanted) if (step := self._step(node_id)) is not None]
+        order = self._order([*wanted, *self._ends_around(wanted)])
+        steps = [step for node_id in order if (step := self._step(node_id)) is not None]
+        if not self.problems and any(is_end(step) for step in steps):
+            for end, problem in Loops(steps).problems.items():
+                self._report("bad_link", end, problem, input="loop")
         if self.problems:
             raise InvalidWorkflow(self.problems)
         return Graph(tuple(steps), tuple(wanted), tuple(self.warnings))
@@ -113,6 +118,23 @@ class _Resolver:
                     )
                 )
         return [node_id for node_id in dict.fromkeys(targets) if node_id in self.workflow]
+
+    def _ends_around(self, wanted: Sequence[str]) -> list[str]:
+        """The ends of the loops in which wanted nodes act on the world: what lies in a loop is done in every turn."""
+        ends: dict[str, str] = {}
+        for node_id, node in self.nodes.items():
+            if node is not None and node.loop in ("each", "while"):
+                given = self.workflow[node_id].inputs.get("loop")
+                link = _link(cast("list[object]", given)) if isinstance(given, list) else None
+                if link is not None:
+                    ends[link[0]] = node_id
+        found: list[str] = []
+        roots = [node_id for node_id in wanted if (node := self.nodes[node_id]) is not None and node.sink]
+        while ends and roots:
+            needed = self._order(roots)
+            roots = [ends.pop(start) for start in needed if start in ends]
+            found += roots
+        return found
 
     def _order(self, wanted: Sequence[str]) -> list[str]:
         """What the wanted nodes need, each after its sources. A cycle is reported once, with all its nodes."""

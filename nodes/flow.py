@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Mapping
+from math import inf, isfinite
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -11,8 +12,12 @@ from graph.node import Many, Whole, composite, node
 from graph.values import Value
 
 
-class Loop(Value, kind="LOOP"):
-    """Ties the end of a loop to its start."""
+class EachLoop(Value, kind="FOR_EACH"):
+    """Ties the end of a loop over items to its start."""
+
+
+class WhileLoop(Value, kind="WHILE"):
+    """Ties the end of a loop with a condition to its start."""
 
 
 @composite("Switch", category="flow")
@@ -56,7 +61,7 @@ def gate(
 class Turn(NamedTuple):
     """One turn of a loop over items."""
 
-    loop: Loop
+    loop: EachLoop
     item: Any
     item_index: int
     item_count: int
@@ -64,7 +69,7 @@ class Turn(NamedTuple):
 
 
 @node("ForEach", category="flow/loops", loop="start")
-def for_each(items: Many[Any], carried: Any = None) -> Turn:
+def for_each(items: Many[Any], carried: Whole[Any] = None) -> Turn:
     """The start of a loop: what lies between here and ForEachEnd is run once for each item of a list.
 
     What is `carried` goes from turn to turn: the end of one turn gives it to the next. Asked for outside of its loop,
@@ -72,7 +77,7 @@ def for_each(items: Many[Any], carried: Any = None) -> Turn:
     """
     if not items:
         raise ValueError("there are no items, so there is no first turn to be looked at")
-    return Turn(Loop(), items[0], 0, len(items), carried)
+    return Turn(EachLoop(), items[0], 0, len(items), carried)
 
 
 class Turns(NamedTuple):
@@ -81,7 +86,7 @@ class Turns(NamedTuple):
 
 
 @node("ForEachEnd", category="flow/loops", loop="each")
-def for_each_end(loop: Loop, result: Any = None, carried: Any = None) -> Turns:
+def for_each_end(loop: EachLoop, result: Any = None, carried: Any = None) -> Turns:
     """The end of a loop: the result of every turn as a list, and what was carried out of the last one."""
     raise NotImplementedError("the executor makes the turns of a loop; the function of its end is never called")
 
@@ -89,7 +94,7 @@ def for_each_end(loop: Loop, result: Any = None, carried: Any = None) -> Turns:
 class Round(NamedTuple):
     """One turn of a loop with a condition."""
 
-    loop: Loop
+    loop: WhileLoop
     turn: int
     state: Any
     state_2: Any
@@ -97,12 +102,12 @@ class Round(NamedTuple):
 
 
 @node("While", category="flow/loops", loop="start")
-def begin_while(state: Any = None, state_2: Any = None, state_3: Any = None) -> Round:
+def begin_while(state: Whole[Any] = None, state_2: Whole[Any] = None, state_3: Whole[Any] = None) -> Round:
     """The start of a loop: what lies between here and WhileEnd is run as long as its condition holds.
 
     The state goes from turn to turn. Asked for outside of its loop, it gives the first turn.
     """
-    return Round(Loop(), 0, state, state_2, state_3)
+    return Round(WhileLoop(), 0, state, state_2, state_3)
 
 
 class Rounds(NamedTuple):
@@ -114,7 +119,7 @@ class Rounds(NamedTuple):
 
 @node("WhileEnd", category="flow/loops", loop="while")
 def end_while(
-    loop: Loop,
+    loop: WhileLoop,
     condition: Annotated[
         bool, Field(description="Looked at before every turn, on the state the turn would begin with.")
     ],
@@ -177,7 +182,9 @@ def calculate(a: float = 0.0, operation: Operation = "+", b: float = 0.0) -> Cal
         case "max":
             result = max(a, b)
         case "power":
-            result = _real(a**b)
+            result = _power(a, b)
+    if not isfinite(result):
+        raise ValueError(f"{a:g} {operation} {b:g} is too large for a number")
     return Calculated(result, round(result))
 
 
@@ -187,7 +194,13 @@ def _divisor(b: float) -> float:
     return b
 
 
-def _real(result: Any) -> float:
+def _power(a: float, b: float) -> float:
+    if a == 0 and b < 0:
+        raise ValueError("0 has no power below 0")
+    try:
+        result: Any = a**b
+    except OverflowError:
+        return inf
     if isinstance(result, complex):
         raise ValueError("a negative number has no real power of this kind")
     return float(result)

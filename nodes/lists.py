@@ -27,7 +27,7 @@ def make_list(
 
 
 @composite("ListItem", category="lists")
-def list_item(items: Many[Any], index: Index = 0) -> Any:
+def list_item(items: Whole[Many[Any]], index: Index = 0) -> Any:
     """One item of a list."""
     if not -len(items) <= index < len(items):
         raise ValueError(f"there is no item {index} in a list of {len(items)}")
@@ -35,7 +35,7 @@ def list_item(items: Many[Any], index: Index = 0) -> Any:
 
 
 @composite("ListSlice", category="lists")
-def list_slice(items: Many[Any], start: Index = 0, stop: Index = 1_000_000, step: Index = 1) -> Many[Any]:
+def list_slice(items: Whole[Many[Any]], start: Index = 0, stop: Index = 1_000_000, step: Index = 1) -> Many[Any]:
     """Some of the items: from `start` to before `stop`, every `step`-th; a step of -1 goes backwards from the end."""
     if step == 0:
         raise ValueError("a step of 0 leads nowhere; 1 takes every item, -1 every item backwards")
