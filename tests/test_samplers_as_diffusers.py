@@ -208,8 +208,12 @@ def test_uni_pc_is_diffusers_unipc_but_for_the_last_step(name: str, solver_type:
 @pytest.mark.parametrize("tau", [0, 1])
 def test_sa_solver_is_diffusers_sasolver_with_the_same_generator_but_for_the_end(tau: int) -> None:
     """Theirs always takes the simple form of the second order, and its order begins to fall a step later."""
+
+    def always(timestep: object) -> int:
+        return tau
+
     theirs = scheduler(
-        "SASolverScheduler", prediction_type="sample", predictor_order=3, corrector_order=4, tau_func=lambda _: tau
+        "SASolverScheduler", prediction_type="sample", predictor_order=3, corrector_order=4, tau_func=always
     )
     levels, generator = theirs.sigmas.tolist(), torch.Generator().manual_seed(5)
     xs = in_variance_preserving_space(theirs, levels, lambda step: {"generator": generator})
