@@ -1,0 +1,164 @@
+"""`latentloom serve` as a program: started, stopped, killed, and started again."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+from PIL import Image
+
+from tests.servers import OWN_NODES
+from tests.workers import use
+
+ROOT = Path(__file__).parent.parent
+COMMAND = (sys.executable, "-m", "server")
+OVER = "completed,failed,cancelled"
+
+
+@dataclass
+class Program:
+    """A server that runs as a program of its own."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        content = None if body is None else json.dumps(body).encode()
+        with urlopen(Request(self.url + path, data=content), timeout=120) as answer:
+            return json.load(answer)
+
+    def count(self, status: str) -> int:
+        return self.ask(f"/jobs?status={status}&limit=1")["pagination"]["total"]
+
+    def until_over(self, count: int) -> int:
+        """Wait until so many jobs are over. Returns how many are."""
+        for _ in range(6000):
+            over = self.count(OVER)
+            if over >= count:
+                return over
+            time.sleep(0.02)
+        raise TimeoutError(f"{self.count(OVER)} of {count} jobs are over")
+
+    def kill(self) -> None:
+        """As by a power cut: the server and its workers."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def program(data: Path, *options: str) -> Generator[Program]:
+    own = [option for path in OWN_NODES for option in ("--nodes", str(path))]
+    command = [*COMMAND, "--data", str(data), *own, "serve", "--port", "0", "--cpu", *options]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        assert found, line
+        yield Program(process, found[0])
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def test_the_server_process_never_loads_torch(tmp_path: Path):
+    with program(tmp_path) as server:
+        job = {"1": use("Mint", number=7), "2": use("Announce", token=["1", 0])}
+        assert server.ask("/prompt?wait=100", {"prompt": job})["outputs"]["2"]["text"] == ["7"]
+        assert "torch" in json.dumps(server.ask("/system_stats"))
+        loaded = Path(f"/proc/{server.process.pid}/maps").read_text()
+        assert "sqlite" in loaded and "torch" not in loaded
+
+
+def test_every_job_ends_exactly_once_however_often_everything_is_killed(tmp_path: Path):
+    stamps = tmp_path / "stamps"
+    stamps.mkdir()
+    jobs, kills = 50, 3
+    workflow = {
+        "1": use("Mint"),
+        "2": use("Stamp", token=["1", 0], folder=str(stamps)),
+        "3": use("Announce", token=["2", 0]),
+    }
+    with program(tmp_path) as server:
+        batch = {"prompt": workflow, "sets": [{"Mint.number": number} for number in range(jobs)]}
+        ids = [job["prompt_id"] for job in server.ask("/batch", batch)["jobs"]]
+        server.until_over(5)
+        server.kill()
+    for kill in range(1, kills):
+        with program(tmp_path) as server:
+            before = server.count(OVER)
+            assert before < jobs
+            server.until_over(min(before + 3 + kill, jobs))
+            server.kill()
+    with program(tmp_path) as server:
+        assert server.until_over(jobs) == jobs == server.count("completed")
+        shown = [server.ask(f"/jobs/{job_id}")["outputs"]["3"]["text"] for job_id in ids]
+        assert shown == [[str(number + 1000)] for number in range(jobs)]
+        assert list(server.ask(f"/history?max_items={jobs + 10}")) == ids
+    lines = sum(len(path.read_text().splitlines()) for path in stamps.iterdir())
+    assert len(list(stamps.iterdir())) == jobs and lines <= jobs + kills
+
+
+def test_a_server_that_is_told_to_stop_hands_back_and_ends(tmp_path: Path):
+    workflow = {"1": use("Wait"), "2": use("Show", yarn=["1", 0])}
+    with program(tmp_path) as server:
+        job_id = server.ask("/prompt", {"prompt": workflow})["prompt_id"]
+        while server.ask(f"/jobs/{job_id}")["status"] != "in_progress":
+            time.sleep(0.02)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
+    with program(tmp_path) as server:
+        assert server.ask(f"/jobs/{job_id}")["status"] in ("pending", "in_progress")
+        server.ask(f"/jobs/{job_id}/cancel", {})
+
+
+def test_the_picture_is_the_one_that_latentloom_run_makes(tmp_path: Path):
+    served, ran = tmp_path / "served", tmp_path / "ran"
+    workflow = json.loads((ROOT / "workflows" / "text_to_image.json").read_text())
+    with program(served) as server:
+        answer = server.ask("/prompt?wait=600", {"prompt": workflow})
+        ((file,),) = [output["images"] for output in answer["outputs"].values()]
+        query = f"filename={file['filename']}&subfolder={file['subfolder']}&type={file['type']}"
+        with urlopen(f"{server.url}/view?{query}", timeout=60) as body, Image.open(body) as picture:
+            pixels, texts = picture.tobytes(), dict(picture.info)
+    command = [*COMMAND, "--data", str(ran), "run", "text_to_image"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    with Image.open(said.stdout.strip()) as picture:
+        assert picture.tobytes() == pixels
+    assert json.loads(texts["prompt"]) == workflow
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--lowvarm",), "no option '--lowvarm'"),
+        (("--workers", "0"), "--workers takes a number"),
+        (("--devices", "tpu"), "no device 'tpu'"),
+        (("--tls-keyfile", __file__), "go together"),
+        (("--api-key", "short"), "an API key has"),
+        (("--database", "mysql://somewhere/jobs"), "use postgresql+asyncpg"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_in_a_sentence(tmp_path: Path, options: tuple[str, ...], said: str):
+    command = [*COMMAND, "--data", str(tmp_path), "serve", "--port", "0", *options]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode != 0 and said in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_flags_of_the_incumbent_are_passed_over_with_one_warning(tmp_path: Path):
+    flags = ("--lowvram", "--reserve-vram", "2", "--fast", "fp16_accumulation", "autotune", "--multi-user")
+    with program(tmp_path, *flags) as server:
+        assert server.ask("/prompt")["exec_info"]["queue_remaining"] == 0
