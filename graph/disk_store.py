@@ -82,9 +82,9 @@ class DiskStore:
         """Note that an entry was of use, though another tier had it."""
         self._writer.used(key)
 
-    def flush(self) -> None:
-        """Wait until everything so far is on the disk."""
-        self._writer.flush()
+    def flush(self, uses: bool = False) -> None:
+        """Wait until every result so far is on the disk; also, if told so, until it is known there what was used."""
+        self._writer.flush(uses)
 
     def close(self) -> None:
         """Write what is left and let the files go. What is put afterwards is not kept."""

@@ -47,7 +47,7 @@ class Store(Protocol):
         ...
 
     def flush(self) -> None:
-        """Wait until everything so far is where it will stay."""
+        """Wait until every result so far is where it will stay."""
         ...
 
 

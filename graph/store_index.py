@@ -144,15 +144,31 @@ class StoreIndex:
         uses: Mapping[Key, int] | None = None,
         misses: int = 0,
         lost: Iterable[Key] = (),
-    ) -> None:
-        """Entries that were written, with their bytes; how often others were used; look-ups in vain; files gone."""
+    ) -> set[Key]:
+        """Entries that were written, with their bytes; how often others were used; look-ups in vain; files gone.
+
+        Returns what was used and is not known.
+        """
         now = time.time()
         used = uses or {}
         with self._transaction() as connection:
             connection.executemany("DELETE FROM entry WHERE key = ?", [(key,) for key in lost])
             connection.executemany(ADD, [_row(label, nbytes, now) for label, nbytes in added])
-            connection.executemany(USE, [{"key": key, "times": times, "now": now} for key, times in used.items()])
+            unknown = {
+                key
+                for key, times in used.items()
+                if not connection.execute(USE, {"key": key, "times": times, "now": now}).rowcount
+            }
             connection.execute("UPDATE total SET hits = hits + ?, misses = misses + ?", (sum(used.values()), misses))
+        return unknown
+
+    def enter(self, found: Sequence[tuple[Label, int]], uses: Mapping[Key, int]) -> None:
+        """Entries that were used, which `record` has counted, and did not know."""
+        now = time.time()
+        with self._transaction() as connection:
+            connection.executemany(ADD, [_row(label, nbytes, now) for label, nbytes in found])
+            rows = [{"key": label.key, "times": uses[label.key], "now": now} for label, _ in found]
+            connection.executemany(USE, rows)
 
     def evict(self, max_bytes: int, unlink: Callable[[Key], None]) -> int:
         """Let entries go until the rest fits. Returns how many went.
@@ -178,11 +194,6 @@ class StoreIndex:
             if excess > 0:  # nothing is left, so the sum was wrong
                 connection.execute(COUNT)
             return len(gone)
-
-    def known(self, keys: Iterable[Key]) -> set[Key]:
-        """Those of the keys that have an entry."""
-        look = "SELECT 1 FROM entry WHERE key = ?"
-        return {key for key in keys if self._connection.execute(look, (key,)).fetchone()}
 
     def keys_between(self, first: Key, after: Key) -> set[Key]:
         """The keys from `first` on, before `after`."""

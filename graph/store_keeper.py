@@ -49,11 +49,11 @@ class StoreKeeper:
         lost: Sequence[Key] = (),
     ) -> None:
         """Enter what happened, also what was used and is not known, and let entries go until the rest fits."""
-        unknown = set(uses or ()) - {label.key for label, _ in added}
-        if unknown:
-            unknown -= self._with_index(lambda index: index.known(unknown))
+        used = uses or {}
+        unknown = self._with_index(lambda index: index.record(added, used, misses, lost))
         found = [known for key in unknown if (known := self.folder.label(self.folder.path(key)))]
-        self._with_index(lambda index: index.record([*found, *added], uses, misses, lost))
+        if found:
+            self._with_index(lambda index: index.enter(found, used))
         self._with_index(lambda index: index.evict(self.max_bytes, self.folder.remove))
 
     def tidy(self) -> None:

@@ -76,7 +76,8 @@ class StoreWriter:
         self._uses: Counter[Key] = Counter()
         self._lost: list[Key] = []
         self._misses = 0
-        self._flushing = 0
+        self._asked = False
+        """Whether somebody waits for the index to be told."""
         self._noting = False
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -136,22 +137,24 @@ class StoreWriter:
         with self._changed:
             self._lost.append(key)
 
-    def flush(self) -> None:
-        """Wait until everything so far is written and noted."""
+    def flush(self, uses: bool = False) -> None:
+        """Wait until every result so far is written, and in the index.
+
+        Args:
+            uses: wait also until the index knows what was used, which else it learns soon.
+        """
         with self._changed:
-            if not self._alive() and not self._anything():
-                return
-            if threading.current_thread() is self._thread:  # the store is collected in the middle of its own work
+            if not self._anything() or threading.current_thread() is self._thread:  # collected amid its own work
                 return
             self._begin()
-            self._flushing += 1
+            self._asked = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._anything() or not self._alive())
-            self._flushing -= 1
+            left = self._anything if uses else self._any_results
+            self._changed.wait_for(lambda: not left() or not self._alive())
 
     def close(self) -> None:
         """Write what is left, and end the thread."""
-        self.flush()
+        self.flush(uses=True)
         with self._changed:
             self._stopping = True
             thread = self._thread
@@ -166,9 +169,11 @@ class StoreWriter:
     def _resting(self) -> bool:
         return time.monotonic() < self._resting_until
 
+    def _any_results(self) -> bool:
+        return bool(self._pending or self._at_work or self._written)
+
     def _anything(self) -> bool:
-        unknown = self._written or self._uses or self._lost or self._misses
-        return bool(self._pending or self._at_work or unknown or self._noting)
+        return self._any_results() or bool(self._uses or self._lost or self._misses) or self._noting
 
     def _alive(self) -> bool:
         """Whether there is a thread; a fork leaves it behind."""
@@ -200,7 +205,7 @@ class StoreWriter:
         with self._changed:
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self._pending or self._stopping or (self._flushing and self._anything()),
+                lambda: self._pending or self._stopping or (self._asked and self._anything()),
                 timeout=self._leisure(),
             )
             return not self._stopping or self._anything() or bool(self._unsynced)
@@ -219,8 +224,8 @@ class StoreWriter:
         while len(self._written) < BATCH and (job := self._next()) is not None:
             self._write(job)
         now = time.monotonic()
-        hurry = self._flushing or self._stopping
-        if hurry or len(self._written) >= BATCH or (self._written and now >= self._written_since + NOTE_SECONDS):
+        late = len(self._written) >= BATCH or (self._written and now >= self._written_since + NOTE_SECONDS)
+        if late or self._asked or self._stopping:
             self._note()
         while self._unsynced and not self._pending and (self._stopping or now >= self._sync_at):
             self._folder.sync(self._unsynced.popleft())
@@ -256,13 +261,15 @@ class StoreWriter:
     def _note(self) -> None:
         """Tell the index what happened."""
         with self._changed:
-            written, uses, lost, misses = self._written, self._uses, self._lost, self._misses
-            self._written, self._uses, self._lost, self._misses = [], Counter(), [], 0
-            self._noting = True
+            uses, lost, misses = self._uses, self._lost, self._misses
+            self._uses, self._lost, self._misses = Counter(), [], 0
+            self._noting, self._asked = True, False
         try:
-            self._keeper.record(written, uses, misses, lost)
-            if written:
+            self._keeper.record(self._written, uses, misses, lost)
+            if self._written:
                 self._keeper.tidy()
+            with self._changed:
+                self._written = []
         finally:
             self._noting = False
 

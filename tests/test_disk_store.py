@@ -85,7 +85,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_what_one_store_keeps_another_finds(tmp_path: Path):
     store = kept(tmp_path, "a", "b")
     assert [has(store, name) for name in "abc"] == [True, True, False]
-    store.flush()
+    store.flush(uses=True)
     assert (totals(tmp_path).entries, totals(tmp_path).hits, totals(tmp_path).misses) == (2, 2, 1)
 
 
@@ -188,7 +188,7 @@ class AgainstAModel(RuleBasedStateMachine):
     @rule(name=st.integers(0, 9))
     def get(self, name: int) -> None:
         assert has(self.store, name) == (name in self.model)
-        self.store.flush()
+        self.store.flush(uses=True)
         if name in self.model:
             nbytes, seconds, hits, _ = self.model[name]
             self.model[name] = (nbytes, seconds, hits + 1, self._worth(seconds, hits + 1, nbytes))
@@ -207,7 +207,7 @@ class AgainstAModel(RuleBasedStateMachine):
         content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
         path.write_bytes(content)
         assert not has(self.store, name)
-        self.store.flush()
+        self.store.flush(uses=True)
         del self.model[name]
 
     @invariant()
