@@ -43,9 +43,9 @@ class Documents:
         self.add("Bead", pools, number=self.number())
         for _ in range(size):
             self.one(pools, 0)
-        self.targets = self.some_targets(pools)
+        self.targets = self.some_targets()
 
-    def some_targets(self, pools: Pools) -> list[str]:
+    def some_targets(self) -> list[str]:
         count = 1 + self.pick(3)
         nodes = [node for node in self.document if not self.is_inside(node)]
         sinks = [node for node in self.document if self.document[node]["class_type"].startswith("Show")]
@@ -194,9 +194,21 @@ class Documents:
         """What a loop begins with; one inside another begins with what that one carries, and so is inside of it."""
         return next(link for link in reversed(pools.beads) if "." in link[0]) if depth else self.bead(pools)
 
-    def edited(self) -> None:
-        """Change one input in place."""
-        slot = self.slots[self.pick(len(self.slots))]
+    def edit(self) -> None:
+        """Let something else stand at an input, or ask for something else."""
+        if self.pick(4):
+            self._put(self.slots[self.pick(len(self.slots))])
+        else:
+            self.targets = self.some_targets()
+
+    def edit_literal(self) -> tuple[str, str]:
+        """Let another literal stand somewhere. Returns the node and its input."""
+        literal = [slot for slot in self.slots if not isinstance(slot.options[0], list)]
+        slot = literal[self.pick(len(literal))]
+        self._put(slot)
+        return slot.node, slot.input
+
+    def _put(self, slot: Slot) -> None:
         self.document = deepcopy(self.document)
         self.document[slot.node]["inputs"][slot.input] = slot.options[self.pick(len(slot.options))]
 

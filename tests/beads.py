@@ -10,6 +10,7 @@ from graph.execute import run
 from graph.executor import Executor, Result
 from graph.lists import Items, blocked
 from graph.node import Known, Many, composite, node
+from graph.resolve import Graph
 from graph.store import MemoryStore, Store
 from graph.values import Ui, Value
 from nodes import flow, lists
@@ -183,12 +184,13 @@ class Tray:
 
     def run(self, document: Mapping[str, Any], *targets: str) -> Result:
         """Run the targets, or else the output nodes."""
-        graph = graph_of([*NODES, *self.extra], document, list(targets) or None)
+        return self.run_graph(graph_of([*NODES, *self.extra], document, list(targets) or None))
+
+    def run_graph(self, graph: Graph) -> Result:
         calls.clear()
         self.events.clear()
-        result = (self.executor.run if self.executor else run)(
-            graph, self.store, folders=NOWHERE, emit=self.events.append
-        )
+        how = self.executor.run if self.executor else run
+        result = how(graph, self.store, folders=NOWHERE, emit=self.events.append)
         self.calls = list(calls)
         self.ran = [name for name, *_ in calls]
         return result
