@@ -178,7 +178,10 @@ def test_editors_are_offered_the_files_and_an_upload_button(bench: Bench):
 
 
 def test_importing_every_node_module_loads_no_heavy_library():
-    modules = "checkpoints, custom_sampling, images, latents, loading, masks, previews, sampling, saving, schedules, text"
+    modules = (
+        "checkpoints, custom_sampling, images, latents, loading, masks, previews, samplers, sampling, "
+        "saving, schedules, text"
+    )
     heavy = "{'torch', 'PIL', 'numpy', 'diffusers', 'transformers', 'scipy', 'safetensors'}"
     code = f"from nodes import {modules}; import sys; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
