@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from server.workers.deaths import cause_of, memory_kills
+from server.workers.devices import NoDevice, environment
 from server.workers.errors import NoWorker, PoolClosed, WorkerDied
 from server.workers.messages import JobEvent
 from server.workers.options import PoolOptions
@@ -179,17 +180,18 @@ from pathlib import Path
 from tests.workers import alone, job, pool_of
 
 async def main():
-    async with pool_of(Path(sys.argv[1])) as pool:
-        await pool.run(job(alone("OpenPipe", pipe=sys.argv[2])))
+    async with pool_of(Path(sys.argv[1]), hang_seconds=2) as pool:
+        await pool.run(job(alone(sys.argv[2], pipe=sys.argv[3])))
 
 asyncio.run(main())
 """
 
 
-async def test_when_the_server_is_killed_its_workers_end(tmp_path: Path):
+@pytest.mark.parametrize("node", ["OpenPipe", "OpenPipeAndHold"])
+def test_when_the_server_is_killed_its_workers_end(node: str, tmp_path: Path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    command = [sys.executable, "-c", SERVER, str(tmp_path), str(pipe)]
+    command = [sys.executable, "-c", SERVER, str(tmp_path), node, str(pipe)]
     # Opening it waits until a worker has opened it too, and reading until that has ended.
     with subprocess.Popen(command, cwd=NODES.parents[1]) as server, pipe.open("rb") as reading:
         server.kill()
@@ -258,6 +260,17 @@ async def test_a_device_that_is_not_there_is_said(tmp_path: Path, monkeypatch: p
         status = await pool.wait_until(lambda status: trouble(status) and status.idle == 1)
         assert "there is no cuda:1: CUDA_VISIBLE_DEVICES allows 1 devices" in str(status.workers[0].trouble)
         assert (await run(pool, chain())).worker == "cpu/2.1"
+
+
+def test_a_worker_sees_its_own_gpu_alone():
+    def visible(device: str, given: str | None) -> str | None:
+        return environment(device, {} if given is None else {"CUDA_VISIBLE_DEVICES": given}).get("CUDA_VISIBLE_DEVICES")
+
+    assert visible("cuda:1", None) == "1" and visible("cuda:1", "4,GPU-7") == "GPU-7"
+    assert visible("cuda", "4,7") == visible("cpu", "4,7") == visible("auto", "4,7") == "4,7"
+    assert visible("cpu", None) is None
+    with pytest.raises(NoDevice, match="there is no cuda:2: CUDA_VISIBLE_DEVICES allows 2 devices"):
+        visible("cuda:2", "4,7")
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,20 @@ async def test_whatever_nodes_print_does_no_harm(tmp_path: Path, caplog: pytest.
     assert len(caplog.records) < 1000
 
 
+async def test_what_nodes_log_is_logged_with_their_job(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    async with pool_of(tmp_path) as pool:
+        await pool.run(job(alone("Warn"), "warning"))
+    (record,) = (record for record in caplog.records if record.name == "latentloom.wool")
+    assert (record.levelname, record.message) == ("WARNING", "the wool is thin")
+    assert (vars(record)["job"], vars(record)["worker"]) == ("warning", "cpu/1.1")
+
+
+async def test_programs_that_nodes_start_find_their_own_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with pool_of(tmp_path) as pool:
+        assert shown(await run(pool, alone("Variable", name="PYTHONPATH")), "1") == str(tmp_path)
+
+
 async def test_progress_is_told_as_often_as_somebody_can_look_and_last_when_done(tmp_path: Path):
     async with pool_of(tmp_path, {"progress_per_second": 0.1}) as pool:
         result, events = await told(pool, alone("Tick", times=20_000))

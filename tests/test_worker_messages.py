@@ -58,7 +58,7 @@ def test_a_job_and_its_options_arrive_as_they_were_said():
     left, right = socket.socketpair()
     with left:
         channel = Channel(right.detach())
-        job = replace(Job.of("7", {"1": {"class_type": "Spin"}}, targets=["1"], previews=True), priority=3)
+        job = Job.of("7", {"1": {"class_type": "Spin"}}, targets=["1"], priority=3, previews=True)
         said = [Configure(name="a", device="cpu", options=WorkerOptions(), orphan_seconds=9), RunJob(job=job)]
         left.sendall(TO_WORKER.frame(said))
         assert channel.receive() == said

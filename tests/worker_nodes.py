@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import logging
 import os
 import stat
 import subprocess
@@ -116,6 +117,26 @@ def open_pipe(pipe: str, progress: Progress = INJECTED) -> Yarn:
     """Keep a pipe open for as long as the process lives."""
     os.open(pipe, os.O_WRONLY)
     return wait(progress=progress)
+
+
+@node("OpenPipeAndHold", impure=True)
+def open_pipe_and_hold(pipe: str) -> Yarn:
+    """Keep a pipe open, never return, and never let another thread do anything."""
+    os.open(pipe, os.O_WRONLY)
+    return hold()
+
+
+@node("Variable", impure=True)
+def variable(name: str) -> Note:
+    """Show a variable of the environment."""
+    return Note(os.environ.get(name, ""))
+
+
+@node("Warn", impure=True)
+def warn() -> Note:
+    """Log a warning."""
+    logging.getLogger("latentloom.wool").warning("the wool is thin")
+    return Note("warned")
 
 
 @node("Babble", impure=True)

@@ -42,7 +42,7 @@ def chain(*classes: str, length: int = 1) -> dict[str, Any]:
 
 def alone(class_type: str, **inputs: Any) -> dict[str, Any]:
     """A node, shown if that is possible."""
-    shows = class_type in ("Modules", "Scribble", "Tick", "Shout", "Draw", "Grow", "Write", "Odd")
+    shows = class_type in ("Modules", "Scribble", "Tick", "Shout", "Draw", "Grow", "Write", "Odd", "Warn", "Variable")
     return {"1": use(class_type, **inputs)} | ({} if shows else {"2": use("Show", yarn=["1", 0])})
 
 

@@ -46,6 +46,7 @@ class Job:
         *,
         targets: Sequence[str] | None = None,
         extra: Mapping[str, Any] | None = None,
+        priority: int = 0,
         node_timeout: float | None = None,
         previews: bool = False,
     ) -> "Job":
@@ -55,6 +56,7 @@ class Job:
             workflow=json.dumps(workflow).encode(),
             targets=None if targets is None else tuple(targets),
             extra=json.dumps(extra or {}).encode(),
+            priority=priority,
             node_timeout=node_timeout,
             previews=previews,
         )

@@ -238,7 +238,8 @@ def _engine(order: Configure) -> "Engine":
     from server.workers.devices import pool_device
 
     options = order.options
-    folders = usual_folders(options.data, options.output)
+    # Absolute, for a node may change the current folder.
+    folders = usual_folders(options.data.absolute(), options.output and options.output.absolute())
     catalogue = full_catalogue(folders, options.own_nodes)
     device = pool_device(order.device)
     store = usual_store(folders, options.store, options.store_bytes)
