@@ -302,6 +302,6 @@ def test_the_queue_does_what_the_model_does(machine: type[Claims]):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
         ),
     )
