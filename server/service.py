@@ -35,8 +35,12 @@ from server.web.site import Site
 from server.workers.descriptions import Descriptions
 from server.workers.options import PoolOptions, WorkerOptions
 from server.workers.pool import WorkerPool
+from workflows.documents import EXAMPLES
 
 log = logging.getLogger("latentloom.server")
+
+WARM_UP_AFTER = 0.3
+"""Seconds after the start."""
 
 ROUTES = (*home.ROUTES, *prompts.ROUTES, *queue.ROUTES, *jobs.ROUTES, *websocket.ROUTES)
 
@@ -61,9 +65,7 @@ class ServiceOptions:
 
     def folders(self) -> OwnerFolders:
         """Where files are."""
-        from nodes.engine import EXAMPLES
-
-        return self.web.folders(self.data, EXAMPLES)
+        return self.web.folders(self.data, EXAMPLES / "input")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,9 @@ async def running(options: ServiceOptions) -> AsyncGenerator[Service]:
             _site(options, folders, locked.door, pool, buffer), ROUTES, {Desk: desk, EncodedNodes: EncodedNodes()}
         )
         application.on_shutdown.append(lambda _: desk.say_goodbye())
-        # The nodes are loaded meanwhile, so that the first job need not wait for them.
-        desk.begin(_warm_up(desk))
+        # The nodes are loaded when the server answers, but before the first job needs them.
+        warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER, lambda: desk.begin(_warm_up(desk)))
+        stack.callback(warming.cancel)
         try:
             yield Service(application, desk, locked.stored if locked.stored and locked.stored.is_new else None)
         finally:
