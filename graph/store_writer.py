@@ -164,7 +164,7 @@ class StoreWriter:
 
     def _behind(self, job: _Job) -> bool:
         full = len(self._pending) >= MOST_JOBS or (self._pending and self._nbytes + job.nbytes > MOST_BYTES)
-        return bool(full or (job.dear and self._dear)) and not self._stopping and not self._resting()
+        return bool(full or (job.dear and self._dear)) and self._alive() and not self._stopping and not self._resting()
 
     def _resting(self) -> bool:
         return time.monotonic() < self._resting_until
@@ -300,7 +300,7 @@ class StoreWriter:
     def _rest(self, error: Exception) -> None:
         self._keeper.close()
         self._resting_until = time.monotonic() + REST_SECONDS
-        self._forget()
         if not self._warned:
             self._warned = True
             log.warning("results are not kept on disk for now, the run goes on: %s (%s)", error, self._folder.root)
+        self._forget()  # at last, as nobody waits for this any more then

@@ -33,6 +33,7 @@ def test_the_queue_is_timed_beside_other_jobs(tmp_path: Path):
         (("sampling", "--repeats", "0"), "not in the range"),
         (("sampling", "--size", "8"), "not in the range"),
         (("sampling", "--checkpoint", "lomlet"), "did you mean 'loomlet'?"),
+        (("resume", "--kills", "0"), "not in the range"),
         (("model", "--count", "0"), "not in the range"),
         (("queue", "--repeats", "0"), "not in the range"),
     ],
