@@ -24,12 +24,16 @@ from graph.tiered_store import TieredStore
 from graph.values import Service
 from graph.workflow import Workflow, read
 from nodes import (
+    batches,
     checkpoints,
     custom_sampling,
+    flow,
     images,
     latents,
+    lists,
     loading,
     masks,
+    primitives,
     samplers,
     sampling,
     saving,
@@ -50,7 +54,21 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "workflows" / "input"
 def built_in() -> Catalogue:
     """The nodes that ship with Latentloom."""
     return Catalogue.gather(
-        checkpoints, custom_sampling, images, latents, loading, masks, samplers, sampling, saving, schedules, text
+        batches,
+        checkpoints,
+        custom_sampling,
+        flow,
+        images,
+        latents,
+        lists,
+        loading,
+        masks,
+        primitives,
+        samplers,
+        sampling,
+        saving,
+        schedules,
+        text,
     )
 
 
