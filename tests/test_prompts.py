@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from graph.workflow import read
 from tests.servers import Client, serving
 from tests.workers import chain, use
 
@@ -148,3 +149,23 @@ async def test_a_node_that_fails_fails_its_job_with_its_reason(client: Client):
     assert entry["status"]["status_str"] == "error" and not entry["status"]["completed"]
     kind, data = entry["status"]["messages"][-1]
     assert kind == "execution_error" and data["traceback"] == [] and data["node_type"] == "Fail"
+
+
+async def test_the_page_brings_everything_itself(client: Client):
+    async with client.http.get("/") as answer:
+        page = await answer.text()
+        assert answer.content_type == "text/html" and "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "<title>Latentloom</title>" in page and "src=http" not in page and "<link" not in page
+
+
+async def test_a_pretty_printed_editor_document_runs_as_it_is(client: Client):
+    from workflows.documents import Document
+    from workflows.editor.editor_form import to_editor
+
+    document = Document(read(chain("Twist", length=8)))
+    form = to_editor(document.workflow, await client.get("/object_info"))
+    answer = await client.post("/prompt", json.dumps(form, indent=2).encode(), wait=60)
+    ((text,),) = [output["text"] for output in answer["outputs"].values()]
+    assert text.startswith("9 in ")
+    job = await client.get(f"/jobs/{answer['prompt_id']}")
+    assert job["workflow"]["extra_data"]["extra_pnginfo"]["workflow"]["nodes"]
