@@ -19,8 +19,9 @@ MULTIPART = "multipart/form-data"
 LONGEST_FIELD = 64 * 1024
 MOST_PARTS = 100
 
-# How aiohttp's reader finds that a form is none.
-_MALFORMED = (ValueError, AssertionError, RuntimeError, LookupError, TypeError, HttpProcessingError)
+# How aiohttp's reader finds that a form is none. Of some things it only warns, which is an error where warnings are
+# errors, as in our tests.
+_MALFORMED = (ValueError, AssertionError, RuntimeError, LookupError, TypeError, HttpProcessingError, Warning)
 
 
 class SentFile:

@@ -6,6 +6,7 @@ rebinding) gives itself away by that name (`Host`).
 """
 
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from server.web.problems import Refused
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 HEADERS = "Content-Type, Authorization, X-API-Key, Comfy-User"
 ANY = "*"
+_NAME = re.compile(r"[a-z0-9._:%-]+")
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -80,7 +82,7 @@ def _split(authority: str) -> tuple[str | None, int | None]:
         port = parts.port
     except ValueError:
         return None, None
-    if parts.netloc != authority or "@" in authority or not parts.hostname:
+    if "@" in authority or not parts.hostname or not _NAME.fullmatch(parts.hostname) or parts.netloc != authority:
         return None, None
     return parts.hostname.rstrip("."), port
 
