@@ -11,6 +11,7 @@ from server.web.files.staging import remove_stale
 from server.web.middleware import MIDDLEWARES, add_headers
 from server.web.parameters import SERVICES, STAGING
 from server.web.routes import ROUTES
+from server.web.routes.docs import Documentation
 from server.web.routes.node_info import EncodedNodes
 from server.web.routes.templates import Templates
 from server.web.site import SITE, Site
@@ -30,7 +31,8 @@ def make_application(
     """
     application = web.Application(middlewares=MIDDLEWARES, client_max_size=site.limits.upload_bytes)
     application[SITE] = site
-    application[SERVICES] = {EncodedNodes: EncodedNodes(), Templates: Templates(), **(services or {})}
+    own = {Documentation: Documentation(), EncodedNodes: EncodedNodes(), Templates: Templates()}
+    application[SERVICES] = {**own, **(services or {})}
     declared = (*routes, *ROUTES)
     _check(declared, application[SERVICES])
     application.add_routes([*(_below_api(route) for route in declared if _has_twin(route)), *declared])

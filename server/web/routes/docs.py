@@ -1,5 +1,6 @@
 """`/openapi.json` and `/docs`: what this site can be asked for, for programs and for people."""
 
+import asyncio
 from typing import Annotated, Any
 
 from aiohttp import web
@@ -9,14 +10,27 @@ from server.web.endpoint import Gives, get
 from server.web.openapi import openapi
 
 
-async def show_document(request: web.Request) -> dict[str, Any]:
+class Documentation:
+    """Describes a site when that is first asked for: its routes stay what they are. One for each site."""
+
+    def __init__(self) -> None:
+        self._document: dict[str, Any] | None = None
+
+    async def of(self, application: web.Application) -> dict[str, Any]:
+        """The document."""
+        if self._document is None:
+            self._document = await asyncio.to_thread(openapi, application)
+        return self._document
+
+
+async def show_document(request: web.Request, documentation: Documentation) -> dict[str, Any]:
     """The site in OpenAPI 3.1."""
-    return openapi(request.app)
+    return await documentation.of(request.app)
 
 
-async def show_page(request: web.Request) -> Annotated[web.Response, Gives("text/html")]:
+async def show_page(request: web.Request, documentation: Documentation) -> Annotated[web.Response, Gives("text/html")]:
     """The same for people."""
-    return docs_page(openapi(request.app))
+    return docs_page(await documentation.of(request.app))
 
 
 ROUTES = (get("/openapi.json", show_document, twin=False), get("/docs", show_page, twin=False))
