@@ -12,7 +12,7 @@ from aiohttp import FormData
 from server.web.files.staging import remove_stale
 from server.web.parameters import STAGING
 from server.web.site import Limits
-from tests.web_site import Client, at_home, folders_in, form, picture, png, put, told
+from tests.web_site import Client, at_home, connected, folders_in, form, picture, png, put, told
 
 pytestmark = pytest.mark.anyio
 
@@ -185,12 +185,11 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing(tmp_path: Path)
         part = (
             'Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\nContent-Disposition: form-data; name="image"'
         )
-        _, writer = await asyncio.open_connection(client.host, client.port)
-        writer.write(f'{head}{part}; filename="a.png"\r\n\r\n12345'.encode())
         staging = folders_in(tmp_path).temp / STAGING
-        while not contents(staging):
-            await asyncio.sleep(0.01)
-        writer.close()
+        async with connected(client) as (_, writer):
+            writer.write(f'{head}{part}; filename="a.png"\r\n\r\n12345'.encode())
+            while not contents(staging):
+                await asyncio.sleep(0.01)
         while contents(staging):
             await asyncio.sleep(0.01)
     assert contents(tmp_path) == {}

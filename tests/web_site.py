@@ -1,8 +1,9 @@
 """A site on loopback, and a client that talks to it."""
 
+import asyncio
 import io
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,22 @@ def form(name: str = "x.png", content: bytes = b"", **fields: str) -> dict[str, 
     return {"data": io.BytesIO(lines + b"--limit--\r\n"), "headers": headers}
 
 
+@asynccontextmanager
+async def connected(client: Client) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection over which anything can be sent."""
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
 async def told(client: Client, method: str, path: str, **request: Any) -> tuple[int, Any]:
     """Status and JSON of an answer."""
     async with client.request(method, path, **request) as answer:
-        text = await answer.text()
+        text = await answer.text(errors="replace")
         body = await answer.json() if text and answer.content_type == "application/json" else text
         return answer.status, body
 
