@@ -113,6 +113,12 @@ async def test_pictures_come_in_the_form_that_was_asked_for(client: Client, meta
     assert frame[8 + second :] == PNG
 
 
+async def test_who_follows_all_jobs_sees_pictures_of_nameless_ones(client: Client):
+    async with client.listening({"supports_preview_metadata": True}, jobs="all") as heard:
+        await heard.job((await client.post("/prompt", {"prompt": alone("Draw", times=3)}))["prompt_id"])
+    assert heard.frames and heard.frames[0].endswith(PNG)
+
+
 async def test_flags_are_answered_with_those_of_the_server(client: Client):
     async with client.listening({"supports_preview_metadata": True}) as heard:
         (answer,) = [message["data"] for message in heard.messages if message["type"] == "feature_flags"]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from graph.problems import InvalidWorkflow, Problem
+from graph.problems import InvalidWorkflow, Problem, same_name
 from graph.workflow import Workflow, read
 from server.database.documents import Document as Text
 from server.database.errors import WrongRequest
@@ -141,7 +141,7 @@ def prepared(claim: Claim, shelf: Shelf, previews: bool) -> Prepared:
         workflow=text.encode(),
         targets=job.targets,
         extra=json.dumps(extra).encode(),
-        previews=previews and job.client_id is not None,
+        previews=previews,
     )
     return Prepared(made, nodes)
 
@@ -291,18 +291,16 @@ def _workflow_id(pnginfo: Mapping[str, Any]) -> str | None:
 
 
 def _label(workflow: Workflow) -> str:
-    """What a search finds: titles, and the texts that people wrote."""
-    words: list[str] = []
-    length = 0
+    """What a search finds: the texts that people wrote, and the titles that say more than the node's class."""
+    texts: dict[str, None] = {}
+    titles: dict[str, None] = {}
     for used in workflow.values():
-        texts = [value for value in used.inputs.values() if isinstance(value, str) and " " in value]
-        for text in (used.title or "", *texts):
-            if text and text not in words:
-                words.append(text)
-                length += len(text)
-        if length > LONGEST_LABEL:
+        texts.update((text, None) for text in used.inputs.values() if isinstance(text, str) and " " in text)
+        if used.title and not same_name(used.title, used.class_type):
+            titles[used.title] = None
+        if len(texts) + len(titles) > LONGEST_LABEL:
             break
-    return " · ".join(words)[:LONGEST_LABEL]
+    return " · ".join((*texts, *titles))[:LONGEST_LABEL]
 
 
 def _plain(problem: Problem) -> Json:
