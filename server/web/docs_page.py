@@ -68,7 +68,7 @@ def _body(body: Json) -> str:
 
 def _answers(responses: Json) -> str:
     rows = "".join(
-        f"<tr><td>{status}</td><td>{escape(each['description'])}</td><td>"
+        f"<tr><td>{escape(status)}</td><td>{escape(each['description'])}</td><td>"
         f"{''.join(_content(kind, one['schema']) for kind, one in each.get('content', {}).items())}</td></tr>"
         for status, each in responses.items()
     )

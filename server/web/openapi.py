@@ -26,6 +26,7 @@ REFUSALS: Mapping[int, str] = {
     413: "The body is too large.",
     429: "Too often.",
 }
+OTHERWISE = "Refused for another reason; the answer says which."
 KEYS: Mapping[str, Json] = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": KEY_HEADER},
@@ -190,7 +191,7 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> Json:
         if status == 413 and not any(isinstance(parameter, Body) for parameter in endpoint.parameters):
             continue
         responses[str(status)] = {"description": text, "content": refusal}
-    return responses
+    return {**responses, "default": {"description": OTHERWISE, "content": refusal}}
 
 
 def _response(content: Json) -> Json:

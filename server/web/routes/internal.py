@@ -13,6 +13,7 @@ from server.web.files import models
 from server.web.files.owner_folders import KINDS
 from server.web.log_buffer import Entry
 from server.web.problems import Refused
+from server.web.routes.view import FolderName
 from server.web.site import Site
 
 
@@ -60,7 +61,7 @@ async def folder_paths(site: Site) -> dict[str, list[str]]:
     return {kind: [f"models/{kind}"] for kind in kinds}
 
 
-async def newest_files(site: Site, caller: Caller, directory: str) -> list[str]:
+async def newest_files(site: Site, caller: Caller, directory: FolderName) -> list[str]:
     """The files of a folder, the newest first."""
     folders = site.folders.of(caller.owner)
     for kind in KINDS:

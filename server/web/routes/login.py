@@ -32,7 +32,7 @@ async def show_login(site: Site, query: LoginQuery) -> Annotated[web.StreamRespo
 
 async def log_in(
     request: web.Request, site: Site, query: LoginQuery
-) -> Annotated[web.StreamResponse, Gives("text/html", 303)]:
+) -> Annotated[web.StreamResponse, Gives(status=303)]:
     """Take a key, and have the browser send it from now on."""
     if site.door.is_open:
         return _to(query.next)
@@ -55,7 +55,7 @@ async def log_in(
     return answer
 
 
-async def log_out() -> Annotated[web.StreamResponse, Gives("text/html", 303)]:
+async def log_out() -> Annotated[web.StreamResponse, Gives(status=303)]:
     """Have the browser forget the key."""
     answer = _to(LOGIN)
     answer.del_cookie(COOKIE, path="/")

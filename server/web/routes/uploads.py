@@ -14,7 +14,7 @@ from server.web.files.pictures import with_alpha_of
 from server.web.files.staging import StagedFile
 from server.web.forms import Form, FormFile, SentFile
 from server.web.problems import Refused
-from server.web.routes.view import FileReference, find_file, folder_kind
+from server.web.routes.view import FileReference, FolderName, find_file, folder_kind
 from server.web.site import Site
 
 YES = ("true", "1")
@@ -24,7 +24,7 @@ class ImageForm(Form):
     """A file that nodes are to read."""
 
     image: FormFile
-    type: Annotated[str, Field(description="The folder: input, output or temp.")] = "input"
+    type: FolderName = "input"
     subfolder: str = ""
     overwrite: Annotated[str, Field(description="`true` or `1`: in the place of a file of this name.")] = ""
 

@@ -22,6 +22,10 @@ from server.web.site import Site
 USUAL_QUALITY = 90
 
 
+# Its values are only documented here: whoever states another one is told so in a sentence of its own.
+FolderName = Annotated[str, Field(description="Which folder.", json_schema_extra={"enum": ["input", "output", "temp"]})]
+
+
 class FileReference(BaseModel):
     """A file, as answers of this server name it."""
 
@@ -29,7 +33,7 @@ class FileReference(BaseModel):
         str | None, Field(description="May begin with sub-folders, and end in ` [input]`, ` [output]` or ` [temp]`.")
     ] = None
     subfolder: str = ""
-    type: Annotated[str, Field(description="The folder: output, input or temp.")] = "output"
+    type: FolderName = "output"
 
 
 class ViewQuery(FileReference):
