@@ -1,5 +1,7 @@
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,6 +73,44 @@ def test_outpainting_keeps_what_was_there(tmp_path: Path):
     before = decode_picture(PICTURES / "boat.png").pixels
     assert after.shape == (1, 128, 192, 3)
     assert torch.equal(after[:, :, 32 + 16 : 160 - 16], before[:, :, 16:-16])
+
+
+def quick(name: str, **values: object) -> dict[str, Any]:
+    """An example of few steps, with other values in its nodes of these titles."""
+    document = build(name).document()
+    for used in document.values():
+        if "steps" in used["inputs"]:
+            used["inputs"]["steps"] = 2
+        if used["_meta"]["title"] in values:
+            used["inputs"]["value"] = values[used["_meta"]["title"]]
+    return document
+
+
+def ran(engine: Engine, document: dict[str, Any]) -> Counter[str]:
+    events: list[Event] = []
+    engine.run(document, emit=events.append).checked()
+    return Counter(event.class_name for event in events if isinstance(event, NodeFinished))
+
+
+def test_a_switch_runs_the_branch_that_is_taken_alone(tmp_path: Path):
+    used = engine(tmp_path)
+    small = ran(used, quick("switch", Enlarge=False))
+    assert (small["KSampler"], small["CLIPTextEncode"], small["LatentUpscale"]) == (1, 2, 0)
+    large = ran(used, quick("switch", Enlarge=True))
+    assert (large["KSampler"], large["CLIPTextEncode"], large["LatentUpscale"]) == (1, 0, 1)
+
+
+def test_another_line_is_another_picture_and_the_others_are_kept(tmp_path: Path):
+    used = engine(tmp_path)
+    ran(used, quick("for_each", Subjects="a red house\na blue boat"))
+    again = ran(used, quick("for_each", Subjects="a red house\na blue boat\na green tree"))
+    assert (again["KSampler"], again["VAEDecode"], again["ContactSheet"]) == (1, 1, 1)
+
+
+def test_a_while_makes_as_many_pictures_as_its_condition_asks_for(tmp_path: Path):
+    used = engine(tmp_path)
+    assert ran(used, quick("while", **{"First denoise": 0.4}))["KSampler"] == 2  # 0.4 and 0.28
+    assert ran(used, quick("while", **{"First denoise": 0.2}))["KSampler"] == 0
 
 
 def test_an_example_is_saved_from_its_script(tmp_path: Path):
