@@ -71,7 +71,7 @@ class Reason:
             case "upstream":
                 return f"{self.input}: {self.after} differs"
             case "not_kept":
-                return "it is the same as before, but its result is no longer kept"
+                return "it is the same as before, but no result of it is kept"
 
 
 Outcome = Literal["run", "may run", "reused", "not needed"]
@@ -137,6 +137,7 @@ def _outcomes(graph: Graph, kept: Container[str]) -> dict[str, Outcome]:
     """As the executor plans: back from the targets, as far as the store does not have what is needed."""
     needed, maybe = set(graph.targets), set[str]()
     outcomes: dict[str, Outcome] = {}
+    steps = {step.id: step for step in graph.steps}
     for step in reversed(graph.steps):
         if step.id not in needed and step.id not in maybe:
             outcomes[step.id] = "not needed"
@@ -149,6 +150,8 @@ def _outcomes(graph: Graph, kept: Container[str]) -> dict[str, Outcome]:
                 # What a switch does not pass on is not run; what lies in a loop is run turn by turn, if at all.
                 open_ended = step.node.inputs[name].whole or step.node.loop is not None
                 (needed if sure and not open_ended else maybe).add(source)
+                if sure and step.node.loop == "each" and name == "loop" and (items := steps[source].links.get("items")):
+                    needed.add(items[0])
     return outcomes
 
 

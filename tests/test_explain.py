@@ -5,6 +5,7 @@ from graph.explain import Explanation, GraphRecord, explain, record
 from graph.keys import Key, key_of
 from graph.node import node
 from graph.resolve import Graph
+from tests.beads import NODES
 from tests.toys import Loom, Yarn, graph_of, use
 
 DOCUMENT = {
@@ -76,7 +77,7 @@ def test_a_changed_literal_is_named_and_what_follows_says_where_it_comes_from():
 
 
 def test_a_result_that_was_dropped_is_not_blamed_on_a_change():
-    assert explained(DOCUMENT, DOCUMENT)["3"] == "run: it is the same as before, but its result is no longer kept"
+    assert explained(DOCUMENT, DOCUMENT)["3"] == "run: it is the same as before, but no result of it is kept"
 
 
 def test_a_link_from_elsewhere_is_named():
@@ -122,3 +123,32 @@ def test_an_impure_node_says_so():
     kept = steps_kept(graph, lambda key: True)
     found = {each.step.id: text(each) for each in explain(graph, keys_of(graph), kept, None)}
     assert found["3"].startswith("run: it, or something it needs, has no identity")
+
+
+def outcomes(document: dict[str, Any]) -> dict[str, str]:
+    graph = graph_of(NODES, document)
+    return {each.step.id: each.outcome for each in explain(graph, keys_of(graph), frozenset[str](), None)}
+
+
+def test_a_branch_of_a_switch_may_run():
+    document = {
+        "1": use("Bead", number=1),
+        "2": use("Bead", number=2),
+        "way": use("Switch", on=True, if_true=["1", 0], if_false=["2", 0]),
+        "end": use("Show", what=["way", 0]),
+    }
+    assert outcomes(document) == {"1": "may run", "2": "may run", "way": "run", "end": "run"}
+
+
+def test_what_lies_in_a_loop_may_run_and_what_it_goes_over_will():
+    document = {
+        "1": use("Bead", number=1),
+        "list": use("Scatter", bead=["1", 0]),
+        "each": use("ForEach", items=["list", 0]),
+        "join": use("Join", a=["each", 1]),
+        "loop": use("ForEachEnd", loop=["each", 0], result=["join", 0]),
+        "end": use("Show", what=["loop", 0]),
+    }
+    assert outcomes(document) == dict.fromkeys(("1", "list", "loop", "end"), "run") | dict.fromkeys(
+        ("each", "join"), "may run"
+    )

@@ -1,5 +1,6 @@
 """`latentloom explain`: which nodes would run, which would be reused, and why."""
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -62,5 +63,6 @@ def explain(
         place = describe_step(each.step.id, each.step.node.name, each.step.title)
         reasons = "; ".join(map(str, each.reasons))
         click.echo(f"{each.outcome:<10}  {place}{f': {reasons}' if reasons else ''}")
-    running = sum(each.outcome == "run" for each in explained)
-    click.echo(f"{running} would run, {len(explained) - running} not", err=True)
+    counts = Counter(each.outcome for each in explained)
+    maybe = f", {counts['may run']} may" if counts["may run"] else ""
+    click.echo(f"{counts['run']} would run{maybe}, {counts['reused'] + counts['not needed']} not", err=True)
