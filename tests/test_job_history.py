@@ -1,3 +1,5 @@
+import asyncio
+import base64
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -190,8 +192,6 @@ async def test_a_page_that_cannot_be_is_refused(world: World):
     "key", ['["a", 1]', "[1e999, 1]", "[true, 1]", "[NaN, 1]", f"[{2**63}, 1]", "[null, 1]", "[1]"]
 )
 async def test_a_cursor_that_somebody_made_up_is_refused(world: World, key: str):
-    import base64
-
     made_up = base64.urlsafe_b64encode(f'["created", true, {key[1:]}'.encode()).decode()
     with pytest.raises(WrongRequest, match="no page of this list ended"):
         await world.history.page(after=made_up)
@@ -283,7 +283,15 @@ async def test_processes_may_delete_what_others_refer_to(url: str):
                 await world.queue.cancel([accepted.id])
                 assert await world.history.delete([accepted.id]) == 1
 
-        import asyncio
-
         await asyncio.gather(*(come_and_go(world) for world in (one, other) for _ in range(3)))
         assert await one.count(document) == 0
+
+
+async def test_the_last_two_jobs_of_a_document_may_be_deleted_at_once(url: str):
+    async with opened(url) as one, opened(url) as other:
+        for turn in range(20):
+            same = Document.of({"same": turn})
+            jobs = await one.queue.submit([new_job(workflow=same), new_job(workflow=same)])
+            await one.queue.cancel_waiting()
+            await asyncio.gather(one.history.delete([jobs[0].id]), other.history.delete([jobs[1].id]))
+            assert await one.count(document) == 0
