@@ -10,8 +10,8 @@ from server.database.errors import JobNotFound, JobNotRetryable, QueueDraining, 
 from server.database.jobs import Accepted
 from server.database.owners import belongs
 from server.database.rows import NOT_STARTED
-from server.database.submissions import next_numbers
-from server.database.tables import job, queue, webhook
+from server.database.submissions import mode_for_new_jobs, next_numbers
+from server.database.tables import job, webhook
 from server.database.tallies import counts, enter, moved
 
 
@@ -29,7 +29,7 @@ async def retry(
         raise JobNotFound(job_id)
     if row["state"] not in ("failed", "cancelled"):
         raise JobNotRetryable(job_id, row["state"])
-    if (await connection.execute(select(queue.c.mode))).scalar_one() == "draining":
+    if await mode_for_new_jobs(connection) == "draining":
         raise QueueDraining()
     unfinished = (await counts(connection, row["owner"])).unfinished
     if most_unfinished is not None and unfinished >= most_unfinished:

@@ -102,7 +102,7 @@ async def _insert(connection: AsyncConnection, together: Sequence[_Submission], 
 
 
 async def _refusals(connection: AsyncConnection, together: Sequence[_Submission]) -> dict[_Submission, DatabaseError]:
-    if (await connection.execute(select(queue.c.mode))).scalar_one() == "draining":
+    if await mode_for_new_jobs(connection) == "draining":
         return {submission: QueueDraining() for submission in together}
     taken = set[str]()
     for some in chunks([new.id for submission in together for new in submission.jobs]):
@@ -142,6 +142,11 @@ async def _numbers(connection: AsyncConnection, jobs: Sequence[NewJob]) -> Mappi
         for number, new in enumerate(unnumbered, last - len(unnumbered) + 1):
             numbers[new.id] = float(-number if new.front else number)
     return numbers
+
+
+async def mode_for_new_jobs(connection: AsyncConnection) -> str:
+    """The queue's mode. Others who put jobs into it wait until this is committed, so none of them exceeds a limit."""
+    return (await connection.execute(select(queue.c.mode).with_for_update())).scalar_one()
 
 
 async def next_numbers(connection: AsyncConnection, count: int) -> int:
