@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import pytest
@@ -244,23 +245,27 @@ def test_a_place_that_cannot_be_written_is_warned_of_once(
     assert store.get(key(1)) == (1,)
 
 
-def test_a_read_only_store_can_be_read(tmp_path: Path):
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may look into. Those of pytest are closed again by whatever pytest starts next."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_read_only_store_can_be_read(open_folder: Path):
     program = (
         "import os, sys; from pathlib import Path; from tests.test_disk_store import opened, key\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
-        f"store = opened(Path({str(tmp_path)!r}))\n"
+        f"store = opened(Path({str(open_folder)!r}))\n"
         "assert store.get(key('a'))[0] == 'a'\n"
         "store.put(key('b'), ('b',)); store.put(key('c'), ('c',)); store.flush()\n"
     )
-    kept(tmp_path, "a").close()
-    paths = [path for path in (tmp_path / "store").rglob("*")]
+    kept(open_folder, "a").close()
+    paths = [open_folder / "store", *(open_folder / "store").rglob("*")]
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    (tmp_path / "store").chmod(0o555)
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(above.stat().st_mode | 0o055)
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    (tmp_path / "store").chmod(0o755)
     for path in paths:
         path.chmod(0o755)
     assert said.returncode == 0, said.stderr
