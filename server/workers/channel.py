@@ -1,7 +1,7 @@
 """A worker's end of the socket between it and the server.
 
 It is a socket of its own, handed over when the process is started, and not the standard output: nodes may print there,
-and write whatever they like. Windows hands sockets over by `socket.share`; nothing else here would have to change.
+and write whatever they like. On Windows it would have to be handed over by `socket.share`, here and in `process.py`.
 """
 
 import os

@@ -92,7 +92,8 @@ class Descriptions:
             yield f"{entry.name} {entry.value} {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
         for path in self._own_nodes:
             yield str(path)
-            yield from _files(sorted(path.glob("*.py")) if path.is_dir() else [path])
+            with suppress(OSError):
+                yield from _files(sorted(path.glob("*.py")) if path.is_dir() else [path])
 
 
 def _files(paths: Iterable[Path]) -> Iterator[str]:

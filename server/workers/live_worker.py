@@ -244,7 +244,8 @@ class LiveWorker:
         return cause_of(code, kills - self._memory_kills[0])
 
     def _last_words(self, process: WorkerProcess, cause: Cause | None) -> str:
-        said = process.printed.last_line
+        # Who is killed had nothing to say about it, and a crash says where, which is in the log.
+        said = process.printed.last_line if cause is not None and cause.kind == "exit" else None
         words = "ended" if cause is None else cause.text
         return f"worker {self.name} {words} before it was ready{f'; it said: {said}' if said else ''}"
 

@@ -100,7 +100,7 @@ class Worker:
         runner = self._runner = Runner(engine, self._outbox, self._alive, self._order.options.previews)
         self._outbox.put(Ready(nodes=len(engine.catalogue)))
         if self._order.options.warm_up:
-            Thread(target=_warm_up, daemon=True).start()
+            Thread(target=_warm_up, args=(engine,), daemon=True).start()
         self._serve(engine, runner)
         self._outbox.put(Leaving())
         runner.hand_back()
@@ -248,8 +248,13 @@ def _engine(order: Configure) -> "Engine":
     return engine
 
 
-def _warm_up() -> None:
-    """Import what the first picture needs."""
+def _warm_up(engine: "Engine") -> None:
+    """Do what the first jobs would have to wait for: look at the code of all nodes, import what pictures need."""
+    from graph.keys import node_identity
+
+    for node in engine.catalogue.values():
+        with suppress(Exception):  # which a job will meet again, and tell
+            node_identity(node)
     from nodes.materialise import collector_paused
 
     with collector_paused():
