@@ -8,16 +8,16 @@ to pass them on. It then goes through the phases below, as far as it has to: a s
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from threading import Lock
-from traceback import clear_frames
+from threading import Lock, local
 from typing import Any, cast
 
-from graph.awaiting import Awaited
+from graph.awaiting import Awaited, EventLoop
 from graph.calling import checked, fitting
 from graph.cancellation import Cancellation
-from graph.errors import Cancelled, NodeError, WrongInput
+from graph.errors import Cancelled, NodeError, WrongInput, let_go_of
 from graph.events import (
     Emit,
     Event,
@@ -50,6 +50,7 @@ from graph.keys import Key, identities, origins_key
 from graph.lanes import Rank
 from graph.lists import Blocked, Items
 from graph.loops import Loop, Loops, is_end
+from graph.recording import recorder
 from graph.resolve import Graph, Ref, Step
 from graph.store import Claim, Outputs, Store
 from graph.values import Service, Ui
@@ -135,6 +136,9 @@ class Task:
     claim: Claim | None = None
     awaited: Awaited | None = None
     abandoned: bool = False
+    """Whether its run goes on without it, though its node has not returned."""
+    made: "Outcome | None" = None
+    """What came of it where another run made it."""
 
 
 @dataclass(slots=True)
@@ -169,6 +173,15 @@ class Outcome:
     reused: bool = False
 
 
+class _Here(local):
+    """Of this thread: the run that it works on."""
+
+    run: "ActiveRun | None" = None
+
+
+here = _Here()
+
+
 class ActiveRun:
     """The state of one run. What is public takes its lock."""
 
@@ -201,8 +214,11 @@ class ActiveRun:
         self.failures: list[NodeError] = []
         self.running: dict[Task, float] = {}
         """Steps whose node is being called, and since when."""
-        self.parked: list[Task] = []
-        """Steps that another process is making."""
+        self.loop = EventLoop(self._enter, self._look)
+        """Where its async nodes are."""
+        self.context = copy_context()
+        """In copies of which its nodes are called, on whichever thread: they see what the caller of the run sees."""
+        self.context.run(recorder.set, None)
         self._lock = Lock()
         self._emit = emit
         self._watched = emit is not ignore
@@ -252,8 +268,10 @@ class ActiveRun:
                 self._announce(graph)
 
     def tell_end(self, status: str) -> None:
-        """Say that the run is over."""
+        """Say that the run is over, which is the last thing that is said of it, and let go of what it holds."""
         with self._lock:
+            self._watched = False
+            self.values.clear()
             self._emit(RunFinished(status, time.perf_counter() - self._began))
 
     def stop(self, why: BaseException) -> None:
@@ -264,11 +282,20 @@ class ActiveRun:
     def start(self, task: Task) -> bool:
         """Say that a step begins; False if it must not."""
         with self._lock:
+            self._heed()
             if self.stopping is not None:
                 self._active -= 1
                 return False
             self.running[task] = self._tell_start(task)
             return self.stopping is None or self._retreat(task)
+
+    def keep(self, task: Task, outcome: Outcome) -> None:
+        """Put what came of a step into the store."""
+        key, name = task.key, task.step.node.name
+        if key is not None:
+            self.store.put(key, outcome.outputs, class_name=name, seconds=outcome.seconds)
+            if outcome.contents is not None:
+                self.store.put(origins_key(key), outcome.contents, class_name=name, seconds=outcome.seconds)
 
     def complete(self, task: Task, outcome: Outcome) -> list[Task]:
         """Take in what came of a step. Returns the steps that are ready by that."""
@@ -301,10 +328,10 @@ class ActiveRun:
             self._active -= len(tasks)
 
     def progress(self, task: Task, value: float, maximum: float, preview: Any) -> None:
-        """Say how far a running step is."""
+        """Say how far a step is, while it runs."""
         with self._lock:
-            step = task.step
-            self._tell(NodeProgressed(step.id, step.node.name, step.title, step.parent, value, maximum, preview))
+            if task in self.running:
+                self._tell_progress(task, value, maximum, preview)
 
     def ready(self) -> list[Task]:
         """The steps that became ready since the last time."""
@@ -338,6 +365,18 @@ class ActiveRun:
             for task in self.running:
                 if task.awaited is not None:
                     task.awaited.cancel()
+
+    def _heed(self) -> None:
+        """Stop if somebody has cancelled the run."""
+        if self.cancellation.requested:
+            self._stop(Cancelled("the run was cancelled"))
+
+    def _enter(self) -> None:
+        here.run = self
+
+    def _look(self) -> None:
+        if self.cancellation.requested:
+            self.stop(Cancelled("the run was cancelled"))
 
     def _targets(self, graph: Graph) -> list[str]:
         """What has to be made: in place of what acts on the world inside a loop, the end of that loop."""
@@ -976,17 +1015,13 @@ class ActiveRun:
     # What came of a step.
 
     def _take_in(self, task: Task, outcome: Outcome) -> None:
-        step, node, key = task.step, task.step.node, task.key
+        step = task.step
         if outcome.error is not None:
             if isinstance(outcome.error, Cancelled):
                 self._stop(outcome.error)
             else:
                 self._fail(task, outcome.error)
             return
-        if key is not None and not outcome.reused:
-            self.store.put(key, outcome.outputs, class_name=node.name, seconds=outcome.seconds)
-            if outcome.contents is not None:
-                self.store.put(origins_key(key), outcome.contents, class_name=node.name, seconds=outcome.seconds)
         if outcome.contents is not None:
             self._ids.reveal(step.id, outcome.contents)
         if outcome.ui is not None:
@@ -1021,7 +1056,7 @@ class ActiveRun:
 
     def _fail(self, task: Task, cause: BaseException) -> None:
         step = task.step
-        _let_go(cause)
+        let_go_of(cause)
         error = NodeError(step.id, step.node.name, step.title, cause)
         self._unavailable[step.id] = error
         if task.parent is None:
@@ -1131,12 +1166,3 @@ def _unforeseen(step: Step, inner: Step, key: Key | None) -> str | None:
         names = ", ".join(name for name, file in inner.files.items() if file in unknown)
         return f"chooses a file itself ({names} of {inner.node.name}): take the name as an input, or declare it impure"
     return None
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Free what the frames of a failed call hold (tensors, say); the traceback keeps its lines."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__

@@ -1,5 +1,6 @@
 """What can happen to a run."""
 
+from traceback import clear_frames
 from typing import cast
 
 from graph.problems import describe_step
@@ -64,6 +65,13 @@ class Cancelled(Exception):
     """The run was cancelled. Results made before are kept."""
 
 
+class StrayCancellation(RuntimeError):
+    """A node says that it was cancelled, and nobody has cancelled its run."""
+
+    def __init__(self) -> None:
+        super().__init__("something that it ran was cancelled, though its own run was not")
+
+
 class RunFailed(Exception):
     """One or more nodes failed; `failures` holds a NodeError each."""
 
@@ -78,6 +86,15 @@ def describe_error(error: BaseException) -> str:
     if text and type(error).__module__.partition(".")[0] in _OWN_PACKAGES:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def let_go_of(error: BaseException | None) -> None:
+    """Free what the frames of a failed call hold (tensors, say); the traceback keeps its lines."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _described(value: object) -> str:

@@ -23,10 +23,6 @@ def run(
     options: RunOptions | None = None,
 ) -> Result:
     """Run a graph in this thread, one step after the other. See `Executor.run`."""
-    executor = Executor(threads=0)
-    try:
-        return executor.run(
-            graph, store, folders=folders, services=services, emit=emit, cancellation=cancellation, options=options
-        )
-    finally:
-        executor.close()
+    return Executor(threads=0).run(
+        graph, store, folders=folders, services=services, emit=emit, cancellation=cancellation, options=options
+    )

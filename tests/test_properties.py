@@ -32,7 +32,7 @@ NOTED = {"Bead", "Join", "Halve", "Weigh", "Polish", "Chip", "Roll", "Sieve", "S
 @pytest.fixture(scope="module", autouse=True)
 def any_step_is_worth_a_thread() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("graph.executor.BRIEF_SECONDS", 0.0)
+        patch.setattr("graph.crew.BRIEF_SECONDS", 0.0)
         yield
 
 
