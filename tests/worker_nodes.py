@@ -164,10 +164,12 @@ def scribble() -> Note:
 
 
 @node("Tick", impure=True)
-def tick(times: int = 1, progress: Progress = INJECTED) -> Note:
-    """Report progress many times."""
+def tick(times: int = 1, aloud: bool = False, progress: Progress = INJECTED) -> Note:
+    """Report progress many times, and say something each time or not."""
     for time in range(times):
         progress(time + 1, times)
+        if aloud:
+            logging.getLogger("latentloom.wool").warning("tick")
     return Note("ticked")
 
 
