@@ -69,7 +69,15 @@ class StagedFile:
         """Give it its name; the folder is made if need be. False: there is such a file, and it is to stay."""
         path.parent.mkdir(parents=True, exist_ok=True)
         _sync(self.path)
+        try:
+            return self._name(path, overwrite)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
         self._move_beside(path)
+        return self._name(path, overwrite)
+
+    def _name(self, path: Path, overwrite: bool) -> bool:
         if overwrite:
             os.replace(self.path, path)
             return True
@@ -91,8 +99,6 @@ class StagedFile:
 
     def _move_beside(self, path: Path) -> None:
         """To the same disk: only there can a file be given another name."""
-        if os.stat(self.path).st_dev == os.stat(path.parent).st_dev:
-            return
         near = path.with_name(f".{secrets.token_hex(16)}.part")
         try:
             shutil.copyfile(self.path, near)
