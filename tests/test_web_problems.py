@@ -104,6 +104,12 @@ async def test_a_body_that_is_too_large_is_refused(tmp_path: Path):
             assert (await told(client, "POST", "/weave/1", data=data))[0] == 413
 
 
+async def test_a_body_that_says_it_is_too_large_is_not_waited_for(tmp_path: Path):
+    async with weaving(tmp_path, limits=Limits(json_bytes=100)) as client, connected(client) as (reader, writer):
+        writer.write(b"POST /weave/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 101\r\n\r\n")
+        assert b" 413 " in await reader.readline()
+
+
 async def test_unknown_paths_and_methods_are_told(tmp_path: Path):
     async with at_home(tmp_path) as client:
         assert (await told(client, "GET", "/nothing")) == (404, {"error": "there is nothing at /nothing"})
