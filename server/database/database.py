@@ -4,32 +4,22 @@ Everything here belongs to the event loop it was opened in. SQLite works on thre
 """
 
 import asyncio
-import os
 import random
-import sqlite3
-import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, closing, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.event import listen
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from server.database.engines import read_url
 from server.database.errors import DatabaseUnavailable, DatabaseUnusable
 from server.database.migrate import bring_up_to_date, is_up_to_date
+from server.database.postgresql import engines_for_postgresql
+from server.database.sqlite import engines_for_sqlite, prepare_file
 
-OLDEST_SQLITE = (3, 35, 0)
-"""The first that returns the rows it changed."""
-BUSY_SECONDS = 30.0
-"""So long a process waits while another one writes to the same file."""
-READERS = 4
-CONNECT_SECONDS = 10
 TRIES = 8
 # PostgreSQL's codes for a transaction that met another one and was rolled back: serialization failure, deadlock, and a
 # row that was deleted while it was being referred to. A second try may well succeed.
@@ -38,11 +28,6 @@ COLLISIONS = frozenset({"40001", "40P01", "23503"})
 # operators and disks that fail.
 CLOSED_TO_US = frozenset({"28", "3D"})
 OUT_OF_ORDER = frozenset({"08", "25", "53", "55", "57", "58"})
-JOURNAL_LIMIT = "PRAGMA journal_size_limit = 67108864"
-"""What is left of the journal after a burst of writing, in bytes; otherwise it never shrinks."""
-FULL_SYNC = "PRAGMA fullfsync = ON"
-"""On macOS a plain sync leaves the data in the disk's own memory. Elsewhere this means nothing."""
-DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 
 T = TypeVar("T")
 Clock = Callable[[], datetime]
@@ -56,26 +41,17 @@ class Collision(Exception):
     """The transaction met another one: it is to be rolled back and tried again."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Engines:
-    """Ways to connect: for reading, for writing what must survive a power cut, and for what need not."""
-
-    read: AsyncEngine
-    write: AsyncEngine
-    write_soon: AsyncEngine
-
-
 class Database:
     """An open database. `open` makes one; `close` waits for what was begun."""
 
     def __init__(self, place: Path | str, clock: Clock) -> None:
-        url = _url(place)
+        url = read_url(place)
         self._file = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
         self.where = str(self._file or url.render_as_string())
         self.now = clock
         self._tasks = set[asyncio.Task[Any]]()
         self._closed = False
-        self._engines = _engines_for_sqlite(url) if self._file else _engines_for_postgresql(url)
+        self._engines = engines_for_sqlite(url) if self._file else engines_for_postgresql(url)
         # SQLite lets one connection write at a time. Those of this process wait here, in order, instead of asking
         # the file again and again whether it is their turn.
         self._turn: AbstractAsyncContextManager[None] = asyncio.Lock() if self._file else nullcontext()
@@ -98,7 +74,7 @@ class Database:
         database = Database(place, clock)
         try:
             if database._file:
-                await asyncio.to_thread(_prepare, database._file)
+                await asyncio.to_thread(prepare_file, database._file)
             if not await database.read(lambda connection: connection.run_sync(is_up_to_date)):
                 await database.write(lambda connection: connection.run_sync(bring_up_to_date, database.where))
         except BaseException:
@@ -189,105 +165,3 @@ def _collided(error: Exception) -> bool:
 def _code(error: Exception) -> str:
     """PostgreSQL's code of an error; SQLite has none."""
     return getattr(error.orig, "sqlstate", None) or "" if isinstance(error, DBAPIError) else ""
-
-
-def _url(place: Path | str) -> URL:
-    if isinstance(place, Path):
-        return URL.create("sqlite+aiosqlite", database=str(place))
-    try:
-        url = make_url(place)
-    except ArgumentError as error:
-        raise DatabaseUnusable("", "its URL should look like sqlite:///file or postgresql://user@host/name") from error
-    backend, _, driver = url.drivername.partition("+")
-    if backend not in DRIVERS or driver and url.drivername not in DRIVERS.values():
-        raise DatabaseUnusable(url.render_as_string(), f"use {' or '.join(sorted(set(DRIVERS.values())))}")
-    if backend == "sqlite" and (not url.database or ":memory:" in url.database):
-        raise DatabaseUnusable(url.render_as_string(), "jobs are to outlive the process, so it has to be a file")
-    return url.set(drivername=DRIVERS[backend])
-
-
-# SQLite
-
-
-def _prepare(file: Path) -> None:
-    """Make the file one that many may read while one writes, and that is nobody else's business."""
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        needed = ".".join(map(str, OLDEST_SQLITE))
-        raise DatabaseUnusable(str(file), f"SQLite {needed} or newer is needed, this is {sqlite3.sqlite_version}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
-        with closing(sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
-            mode = _in_wal_mode(connection)
-    except (OSError, sqlite3.Error) as error:
-        raise DatabaseUnusable(str(file), str(error)) from error
-    if mode != "wal":
-        raise DatabaseUnusable(str(file), "SQLite cannot share memory there; a folder on a local disk will do")
-
-
-def _in_wal_mode(connection: sqlite3.Connection) -> str:
-    """SQLite does not wait by itself while another process turns a new file into a database."""
-    until = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            return connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                raise
-        time.sleep(0.01)
-
-
-def _engines_for_sqlite(url: URL) -> _Engines:
-    # Transactions are begun below: the library would begin them too late to take their turn.
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS, "isolation_level": None}}
-    read = create_async_engine(url, pool_size=READERS, max_overflow=0, pool_timeout=None, **options)
-    write = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=None, **options)
-    listen(read.sync_engine, "connect", _connected_for_reading)
-    listen(write.sync_engine, "connect", _connected_for_writing)
-    listen(write.sync_engine, "begin", _begin_in_sqlite)
-    return _Engines(read, write, write.execution_options(durable=False))
-
-
-def _connected_for_reading(connection: Any, record: ConnectionPoolEntry) -> None:
-    _execute(connection, "PRAGMA query_only = ON")
-
-
-def _connected_for_writing(connection: Any, record: ConnectionPoolEntry) -> None:
-    _execute(connection, "PRAGMA foreign_keys = ON", "PRAGMA secure_delete = FAST", JOURNAL_LIMIT, FULL_SYNC)
-
-
-def _execute(connection: Any, *statements: str) -> None:
-    cursor = connection.cursor()
-    for statement in statements:
-        cursor.execute(statement)
-    cursor.close()
-
-
-def _begin_in_sqlite(connection: Connection) -> None:
-    # In WAL mode, FULL waits for the disk at every commit, NORMAL does not. It can only be said between transactions.
-    wanted = "FULL" if connection.get_execution_options().get("durable", True) else "NORMAL"
-    if connection.info.get("synchronous") != wanted:
-        connection.exec_driver_sql(f"PRAGMA synchronous = {wanted}")
-        connection.info["synchronous"] = wanted
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-# PostgreSQL
-
-
-def _engines_for_postgresql(url: URL) -> _Engines:
-    try:
-        # The ping costs little beside a commit, and a server that was restarted is not noticed by anybody.
-        write = create_async_engine(url, pool_pre_ping=True, connect_args={"timeout": CONNECT_SECONDS})
-    except ImportError as error:
-        why = f"the library {error.name} is missing (pip install 'latentloom[postgresql]')"
-        raise DatabaseUnusable(url.render_as_string(), why) from error
-    listen(write.sync_engine, "begin", _begin_in_postgresql)
-    return _Engines(
-        write.execution_options(isolation_level="AUTOCOMMIT"), write, write.execution_options(durable=False)
-    )
-
-
-def _begin_in_postgresql(connection: Connection) -> None:
-    if not connection.get_execution_options().get("durable", True):
-        connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
