@@ -107,6 +107,12 @@ async def test_a_url_that_cannot_be_is_refused(place: str):
         await Database.open(place)
 
 
+async def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(DatabaseUnusable, match=r"asyncpg is missing \(pip install 'latentloom\[postgresql\]'\)"):
+        await Database.open("postgresql://me@127.0.0.1/jobs")
+
+
 async def test_a_server_that_does_not_answer_is_named_without_its_password():
     with pytest.raises(DatabaseUnavailable) as refusal:
         await Database.open("postgresql://me:hush@127.0.0.1:1/jobs")
