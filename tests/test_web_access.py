@@ -1,5 +1,6 @@
 """Who may come in, with which key, to what."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from server.web.access import COOKIE, Caller, Door
 from server.web.application import make_application
 from server.web.endpoint import get, post
 from server.web.keys import StatedKey, StatedKeys
+from server.web.problems import Refused
 from tests.web_site import (
     ANN,
     BOB,
@@ -171,6 +173,24 @@ async def test_wrong_keys_are_refused_at_all_after_a_while(tmp_path: Path):
             assert (answer.status, answer.headers["Retry-After"]) == (429, "11")
         clock.now += 10
         assert await status(client, headers=bearer(ANN)) == 200
+
+
+class SlowRing:
+    """Knows no key, and takes its time to say so."""
+
+    async def verify(self, text: str) -> None:
+        await asyncio.sleep(0)
+
+
+async def test_many_guesses_at_once_are_paid_for_afterwards(tmp_path: Path):
+    clock = HandClock()
+    door = Door(rings=(SlowRing(),), failures=clock.rate(burst=3, per_second=1))
+    guesses = [door.recognise(f"{WRONG}{number}", "somewhere") for number in range(100)]
+    refused = await asyncio.gather(*guesses, return_exceptions=True)
+    assert {error.status for error in refused if isinstance(error, Refused)} == {401}
+    clock.now += 90
+    with pytest.raises(Refused, match="too many"):
+        await door.recognise(ANN, "somewhere")
 
 
 async def test_a_page_that_keeps_asking_with_an_old_key_is_not_guessing(tmp_path: Path):

@@ -32,15 +32,18 @@ class Rate:
 
     def take(self, who: Hashable) -> float:
         """Take one if there is one. Seconds to wait otherwise, and 0 if one was taken."""
-        tokens = self._tokens(who)
-        if tokens < 1.0:
-            return (1.0 - tokens) / self.per_second
-        self._left[who] = (tokens - 1.0, self.clock())
+        wait = self.wait(who)
+        if wait == 0:
+            self.charge(who)
+        return wait
+
+    def charge(self, who: Hashable) -> None:
+        """Take one also if there is none: what is owed has to be refilled first."""
+        self._left[who] = (self._tokens(who) - 1.0, self.clock())
         self._left.move_to_end(who)
         # The one whose last time is longest ago has most likely a full bucket again.
         if len(self._left) > MOST_REMEMBERED:
             self._left.popitem(last=False)
-        return 0.0
 
     def _tokens(self, who: Hashable) -> float:
         left, then = self._left.get(who, (self.burst, 0.0))
