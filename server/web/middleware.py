@@ -56,9 +56,10 @@ async def add_headers(request: web.Request, answer: web.StreamResponse) -> None:
     headers = answer.headers
     headers[hdrs.SERVER] = "Latentloom"
     if hdrs.CACHE_CONTROL not in headers:
-        keep = cache_control(request.path, answer.status, shared=site.door.is_open)
-        if keep:
-            headers[hdrs.CACHE_CONTROL] = keep
+        is_open = site.door.is_open
+        keep = cache_control(request.path, answer.status, shared=is_open)
+        if keep or not is_open:
+            headers[hdrs.CACHE_CONTROL] = keep or "private"
     origins = site.origins.headers(request.headers.get(hdrs.ORIGIN))
     for name, value in origins.items():
         headers.add(name, value)
