@@ -1,6 +1,7 @@
 """`/docs`: the OpenAPI document as one page, without scripts."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from html import escape
 from itertools import groupby
@@ -24,7 +25,7 @@ def docs_page(document: Json) -> web.Response:
     schemas = document["components"]["schemas"]
     info = document["info"]
     body = (
-        f'<h1>{escape(info["title"])} {escape(info["version"])}</h1><p class="soft">{escape(info["description"])} '
+        f'<h1>{escape(info["title"])} {escape(info["version"])}</h1><p class="soft">{prose(info["description"])} '
         'Programs read the same as <a href="/openapi.json">OpenAPI 3.1</a>.</p>'
         + "".join(_group(name, members) for name, members in groups)
         + f"<h2>Models</h2>{''.join(_model(name, schema) for name, schema in sorted(schemas.items()))}"
@@ -39,7 +40,7 @@ def _group(name: str, members: Iterable[tuple[str, str, Json]]) -> str:
 
 def _operation(path: str, method: str, operation: Json) -> str:
     parts = [
-        f"<p>{escape(operation.get('description', ''))}</p>" if "description" in operation else "",
+        f"<p>{prose(operation.get('description', ''))}</p>" if "description" in operation else "",
         _parameters(operation["parameters"]),
         _body(operation.get("requestBody", {})),
         _answers(operation["responses"]),
@@ -47,14 +48,14 @@ def _operation(path: str, method: str, operation: Json) -> str:
     ]
     return (
         f'<details><summary><span class="method">{method.upper()}</span><code>{escape(path)}</code>'
-        f'<span class="soft">{escape(operation["summary"])}</span></summary><div>{"".join(parts)}</div></details>'
+        f'<span class="soft">{prose(operation["summary"])}</span></summary><div>{"".join(parts)}</div></details>'
     )
 
 
 def _parameters(parameters: Iterable[Json]) -> str:
     rows = "".join(
         f"<tr><td><code>{escape(each['name'])}</code></td><td>{each['in']}{'' if each['required'] else ', optional'}"
-        f"</td><td><code>{escape(shown(each['schema']))}</code></td><td>{escape(each.get('description', ''))}</td></tr>"
+        f"</td><td><code>{escape(shown(each['schema']))}</code></td><td>{prose(each.get('description', ''))}</td></tr>"
         for each in parameters
     )
     head = "<tr><th>Parameter</th><th>In</th><th>Type</th><th></th></tr>"
@@ -90,9 +91,14 @@ def _model(name: str, schema: Json) -> str:
     text = escape(json.dumps(schema, indent=2, ensure_ascii=False))
     return (
         f"<details><summary><code>{escape(name)}</code>"
-        f'<span class="soft">{escape(str(schema.get("description", "")).partition(chr(10))[0])}</span></summary>'
+        f'<span class="soft">{prose(str(schema.get("description", "")).partition(chr(10))[0])}</span></summary>'
         f"<div><pre>{text}</pre></div></details>"
     )
+
+
+def prose(text: str) -> str:
+    """A text as HTML; what stands in `these` is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def shown(schema: Json) -> str:

@@ -24,12 +24,12 @@ class Documentation:
 
 
 async def show_document(request: web.Request, documentation: Documentation) -> dict[str, Any]:
-    """The site in OpenAPI 3.1."""
+    """What the site can be asked for, in OpenAPI 3.1."""
     return await documentation.of(request.app)
 
 
 async def show_page(request: web.Request, documentation: Documentation) -> Annotated[web.Response, Gives("text/html")]:
-    """The same for people."""
+    """This page: what the site can be asked for."""
     return docs_page(await documentation.of(request.app))
 
 
