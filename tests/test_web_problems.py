@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gzip
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -102,6 +103,14 @@ async def test_a_body_that_is_too_large_is_refused(tmp_path: Path):
     async with weaving(tmp_path, limits=Limits(json_bytes=100)) as client:
         for data in (b" " * 101, b'{"text": "' + b"x" * 200 + b'"}'):
             assert (await told(client, "POST", "/weave/1", data=data))[0] == 413
+
+
+async def test_a_small_body_that_unpacks_to_a_huge_one_is_refused(tmp_path: Path):
+    async with weaving(tmp_path, limits=Limits(json_bytes=100_000)) as client:
+        packed = {"data": gzip.compress(b" " * 50_000_000), "headers": {"Content-Encoding": "gzip"}}
+        assert (await told(client, "POST", "/weave/1", **packed))[0] == 413
+        packed["data"] = gzip.compress(b'{"text": "x"}')
+        assert (await told(client, "POST", "/weave/1", **packed))[0] == 200
 
 
 async def test_a_body_that_says_it_is_too_large_is_not_waited_for(tmp_path: Path):
