@@ -8,7 +8,7 @@ from functools import partial
 from threading import current_thread, main_thread
 from typing import Any, cast
 
-from graph.active_run import ActiveRun, Outcome, Task
+from graph.active_run import ActiveRun
 from graph.calling import arguments, outputs_of
 from graph.cancellation import Cancellation, Progress, StepCancellation
 from graph.codec import Codec, NoCodec
@@ -21,6 +21,7 @@ from graph.lists import Items
 from graph.previews import Preview
 from graph.resolve import Step
 from graph.store import Outputs
+from graph.tasks import Outcome, Task
 from graph.values import Service, Shortage, Ui, Value
 
 Finish = Callable[[Task, Outcome], None]
@@ -76,7 +77,7 @@ class Maker:
         if shortage is None:
             return Outcome(error=error)
         if before is not None:
-            shortage = replace(shortage, freed=before.freed + shortage.freed)
+            shortage = replace(shortage, resident=before.resident, freed=before.freed + shortage.freed)
             return Outcome(error=_because(OutOfMemory(shortage), error))
         # What was idle has been freed: it may do now, if the failed attempt holds nothing any more.
         let_go_of(error)

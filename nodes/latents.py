@@ -66,7 +66,7 @@ def empty_latent(
     return Latent(torch.zeros(batch_size, 4, height // 8, width // 8))
 
 
-@node("VAEDecode", category="latent", title="VAE Decode")
+@node("VAEDecode", category="latent", title="VAE Decode", lane="device")
 def decode(samples: Latent, vae: Vae, models: ModelPool = INJECTED) -> Image:
     """From latents to pictures."""
     channels = samples.samples.shape[1]
@@ -77,7 +77,7 @@ def decode(samples: Latent, vae: Vae, models: ModelPool = INJECTED) -> Image:
     return Image(pixels.clamp(0.0, 1.0).movedim(1, -1).contiguous())
 
 
-@node("VAEEncode", category="latent", title="VAE Encode")
+@node("VAEEncode", category="latent", title="VAE Encode", lane="device")
 def encode(pixels: Image, vae: Vae, models: ModelPool = INJECTED) -> Latent:
     """From pictures to latents. Sides are cut to whole latent pixels, centred."""
     from nodes.maths.resize import crop_to_multiple
@@ -86,7 +86,7 @@ def encode(pixels: Image, vae: Vae, models: ModelPool = INJECTED) -> Latent:
     return Latent(_encoded(models, vae, crop_to_multiple(pixels.pixels, vae.factor, (1, 2))))
 
 
-@node("VAEEncodeForInpaint", category="latent/inpaint", title="VAE Encode (for Inpainting)")
+@node("VAEEncodeForInpaint", category="latent/inpaint", title="VAE Encode (for Inpainting)", lane="device")
 def encode_for_inpainting(
     pixels: Image,
     vae: Vae,

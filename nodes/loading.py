@@ -58,7 +58,7 @@ class LoadedImage(NamedTuple):
     MASK: Mask
 
 
-@node("LoadImage", category="image", title="Load Image")
+@node("LoadImage", category="image", title="Load Image", lane="io")
 def load_image(image: PictureName, folders: Folders = INJECTED) -> LoadedImage:
     """A picture from a file, and where it is transparent as a mask."""
     from nodes.picture_files import decode_picture
@@ -67,7 +67,7 @@ def load_image(image: PictureName, folders: Folders = INJECTED) -> LoadedImage:
     return LoadedImage(Image(picture.pixels), Mask(picture.mask))
 
 
-@node("LoadImageMask", category="mask", title="Load Image (as Mask)")
+@node("LoadImageMask", category="mask", title="Load Image (as Mask)", lane="io")
 def load_mask(
     image: PictureName,
     channel: Annotated[Channel, Field(description="alpha: where the picture is transparent.")] = "alpha",
@@ -79,7 +79,7 @@ def load_mask(
     return Mask(decode_mask(PICTURES.locate(folders, image), channel))
 
 
-@node("LoadLatent", category="_for_testing")
+@node("LoadLatent", category="_for_testing", lane="io")
 def load_latent(latent: LatentName, folders: Folders = INJECTED) -> Latent:
     """Latents from a file made by SaveLatent."""
     from nodes.latent_files import decode_latent

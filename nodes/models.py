@@ -5,6 +5,7 @@ Importing this module imports no torch; the first network that is asked for does
 
 import logging
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from graph.values import Service
+from graph.values import Service, Shortage
 from nodes.clip_tokenizer import ClipTokenizer, load_tokenizer
 from nodes.model_errors import WrongPrompt
 from nodes.precision import Precision, PrecisionChoice, PrecisionPolicy
@@ -226,6 +227,17 @@ class ModelPool(Service):
         """Drop everything, or as much as it takes for `bytes_needed` more to fit in the budget. Returns bytes freed."""
         return self._shrink(0 if bytes_needed is None else max(0, self.max_bytes - bytes_needed), keep=None)
 
+    def relieve(self, error: BaseException) -> Shortage | None:
+        """If this is for want of memory: drop every network, and say how much was needed and what was resident."""
+        import torch
+
+        needed = _ASKED_FOR.search(str(error))
+        wanted = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not wanted and not (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+            return None
+        resident = ", ".join(f"{name} ({nbytes / 1e6:,.0f} MB)" for name, nbytes in self.resident)
+        return Shortage(int(needed[1]) if needed else None, resident or "no network", self.free())
+
     def _get(self, weights: Weights, part: str, precision: Precision, load: Load) -> "Module":
         key = (weights.identity, part, precision.dtype)
         with self._lock:
@@ -273,6 +285,10 @@ class ModelPool(Service):
 
             torch.cuda.empty_cache()
         return sum(entry.nbytes for entry in dropped)
+
+
+_NO_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
+_ASKED_FOR = re.compile(r"you tried to allocate (\d+) bytes", re.IGNORECASE)
 
 
 def _memory() -> int:

@@ -131,7 +131,7 @@ def start_at(
     )
 
 
-@node("SamplerStepBetween", category="sampling/stages", progress=True)
+@node("SamplerStepBetween", category="sampling/stages", progress=True, lane="device")
 def step_between(
     model: Model,
     positive: Conditioning,

@@ -35,7 +35,7 @@ class SavedFiles(Ui):
         return {self.kind: [{"filename": path.name, **place} for path in self.paths]}
 
 
-@node("SaveImage", category="image", title="Save Image")
+@node("SaveImage", category="image", title="Save Image", lane="io")
 def save_image(
     images: Image,
     filename_prefix: FilenamePrefix = "ComfyUI",
@@ -48,7 +48,7 @@ def save_image(
     return SavedFiles("images", "output", place.subfolder, _write(images, place, documents, progress, 4))
 
 
-@node("PreviewImage", category="image", title="Preview Image")
+@node("PreviewImage", category="image", title="Preview Image", lane="io")
 def preview_image(
     images: Image, folders: Folders = INJECTED, documents: Documents = INJECTED, progress: Progress = INJECTED
 ) -> SavedFiles:
@@ -58,7 +58,7 @@ def preview_image(
     return SavedFiles("images", "temp", place.subfolder, _write(images, place, documents, progress, 1))
 
 
-@node("SaveLatent", category="_for_testing")
+@node("SaveLatent", category="_for_testing", lane="io")
 def save_latent(
     samples: Latent,
     filename_prefix: FilenamePrefix = "latents/ComfyUI",

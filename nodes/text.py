@@ -19,7 +19,7 @@ PromptText = Annotated[
 ]
 
 
-@node("CLIPTextEncode", category="conditioning", title="CLIP Text Encode (Prompt)")
+@node("CLIPTextEncode", category="conditioning", title="CLIP Text Encode (Prompt)", lane="device")
 def encode_text(text: PromptText, clip: Clip, models: ModelPool = INJECTED) -> Conditioning:
     """Encode a prompt with a CLIP text encoder."""
     from nodes.text_encoding import encode_prompt
