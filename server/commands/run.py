@@ -66,6 +66,10 @@ With --json a wrong workflow is one object too: {"event": "refused", "message": 
 @click.option(
     "--store-bytes", type=SIZE, help="How much the store may hold: 500MB, 20GiB. Default 20GiB on disk, 2GiB in memory."
 )
+@click.option(
+    "--node-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds after which a node counts as failed."
+)
+@click.option("--check-nodes", is_flag=True, help="Find nodes that change what they are given; takes longer.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event.")
 @click.pass_obj
 def run(
@@ -77,6 +81,8 @@ def run(
     precision: "PrecisionChoice",
     store: "StoreChoice",
     store_bytes: int | None,
+    node_timeout: float | None,
+    check_nodes: bool,
     as_json: bool,
 ) -> None:
     """Run the workflow in FILE: JSON in API-format or an editor's, or a picture that carries some.
@@ -108,7 +114,9 @@ def run(
         workflow = override(document.workflow, engine.catalogue, overrides, seed)
         graph = engine.resolve(workflow)
     keys = engine.keys(graph)
-    options = RunOptions(reasons=reasons(graph, keys, recall(folders)))
+    options = RunOptions(
+        node_timeout=node_timeout, check_inputs=check_nodes, reasons=reasons(graph, keys, recall(folders))
+    )
     remember(folders, record(graph, keys))
     for warning in (*document.warnings, *graph.warnings):
         click.echo(f"Warning: {warning}", err=True)
