@@ -12,10 +12,11 @@ from dataclasses import replace
 from threading import Lock, Thread
 from typing import cast
 
-from graph.active_run import ActiveRun, Outcome, Task
+from graph.active_run import ActiveRun
 from graph.flights import Flights
 from graph.interrupts import admitted
 from graph.lanes import UNLIMITED, Job, Lanes
+from graph.tasks import Outcome, Task
 
 BRIEF_SECONDS = 0.0005
 """A node that takes less is not worth waking a thread for."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import cast
 
-from graph.active_run import ActiveRun, Outcome, RunOptions, Task, here
+from graph.active_run import ActiveRun, RunOptions, here
 from graph.cancellation import Cancellation
 from graph.codec import Codec
 from graph.crew import Crew, Member
@@ -24,6 +24,7 @@ from graph.lanes import UNLIMITED, usual_lanes
 from graph.making import Maker
 from graph.resolve import Graph
 from graph.store import FREE, Outputs, Store
+from graph.tasks import Outcome, Task
 from graph.values import Service, Ui
 
 CHECK_SECONDS = 0.05

@@ -4,8 +4,8 @@ A step joins the flight of its key when it is ready. The first of them that gets
 that get one meanwhile are grounded. When the flight lands, all the others have what they need.
 """
 
-from graph.active_run import Task
 from graph.keys import Key
+from graph.tasks import Task
 
 
 class Flights:

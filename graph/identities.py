@@ -50,6 +50,13 @@ class Revealed:
     place: Origin | None = None
     items: "tuple[Revealed, ...] | None" = None
 
+    @property
+    def is_placed(self) -> bool:
+        """Whether the store has it in an entry, or each of its items."""
+        if self.place is None and self.items is not None:
+            return all(item.is_placed for item in self.items)
+        return self.place is not None
+
 
 class Identities:
     """Keys of the steps of one run. `final` has those that are known by now; None: a step without one."""
@@ -63,8 +70,10 @@ class Identities:
         """Steps of which no key can be made, and why."""
         self.revealed: dict[Ref, Revealed] = {}
         self._origins: dict[Ref, tuple[Key | None, int]] = {}
-        self._open: set[str] = set()
-        """Opaque steps that have been revealed."""
+        self._closed: set[str] = set()
+        """Opaque steps that have not been revealed."""
+        self._all_named = True
+        """Whether every step is named by its static key so far: none is opaque, and nothing else has a name."""
         self._waiting: dict[str, int] = {}
         self._waiters: dict[str, list[str]] = {}
         self._results: dict[str, tuple[Result, ...]] = {}
@@ -82,10 +91,15 @@ class Identities:
                 static[step.id] = final[step.id] = None
                 continue
             static[step.id] = key
-            if step.node.composite or step.node.loop in ("each", "while"):
+            if step.node.opaque:
+                self._closed.add(step.id)
+                self._all_named = False
+            if self._all_named:
+                final[step.id] = key
+            elif step.node.composite or step.node.loop in ("each", "while"):
                 # It does not need what it may not use: its own name is the static one.
                 final[step.id] = key
-            elif not any(source not in final or self._closed(source) for source, _ in step.links.values()):
+            elif all(source in final and source not in self._closed for source, _ in step.links.values()):
                 final[step.id] = self._final(step) if self._origins else key
 
     def add_value(self, name: str, known: Revealed) -> None:
@@ -95,10 +109,11 @@ class Identities:
         self.static[name] = self.final[name] = key
         self.revealed[name, 0] = known
         self._origins[name, 0] = known.identity or (None, 0)
+        self._all_named = False
 
     def is_open(self, step_id: str) -> bool:
         """Whether the outputs of a step have names by now."""
-        return step_id in self.final and not self._closed(step_id)
+        return step_id in self.final and step_id not in self._closed
 
     def of(self, ref: Ref) -> Origin | None:
         """What names an output; None if nothing does. The step must be open."""
@@ -143,9 +158,19 @@ class Identities:
         """Say what the outputs of an opaque step are, or, if that is known, where their items are."""
         for at, output in enumerate(outputs):
             self._note(step_id, at, output)
-        if self._closed(step_id):
-            self._open.add(step_id)
+        if step_id in self._closed:
+            self._closed.discard(step_id)
             self._settle([step_id])
+
+    def forget(self, step_id: str) -> None:
+        """Let go of a step or a value that nobody will ask for."""
+        step = self.steps.pop(step_id, None)
+        for at in range(1 if step is None else len(step.node.outputs)):
+            self.revealed.pop((step_id, at), None)
+            self._origins.pop((step_id, at), None)
+        for known in (self.static, self.final, self.nameless, self._results):
+            known.pop(step_id, None)
+        self._closed.discard(step_id)
 
     def take_fresh(self) -> list[str]:
         """The steps whose keys were found out since the last time."""
@@ -155,10 +180,6 @@ class Identities:
     def _note(self, step_id: str, at: int, output: Revealed) -> None:
         self.revealed[step_id, at] = output
         self._origins.setdefault((step_id, at), output.identity or (None, 0))
-
-    def _closed(self, step_id: str) -> bool:
-        step = self.steps.get(step_id)
-        return step is not None and step.node.opaque and step_id not in self._open
 
     def _expect(self, at: str, sources: Iterable[str], closed: list[str], stack: list[str]) -> None:
         """Have a step wait for the names of its sources, or name it if they are all there."""
@@ -171,7 +192,7 @@ class Identities:
             self._waiters.setdefault(source, []).append(at)
             if source not in self.final:
                 stack.append(source)
-            if self._closed(source):
+            if source in self._closed:
                 closed.append(source)
 
     def _settle(self, opened: list[str]) -> None:
@@ -194,7 +215,7 @@ class Identities:
             return [at]
         for index, result in enumerate(results):
             self._note(at, index, self.name_of(at, index, result))
-        self._open.add(at)
+        self._closed.discard(at)
         return [at]
 
     def _final(self, step: Step) -> Key | None:

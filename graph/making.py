@@ -8,7 +8,7 @@ from functools import partial
 from threading import current_thread, main_thread
 from typing import Any, cast
 
-from graph.active_run import ActiveRun, Outcome, Task
+from graph.active_run import ActiveRun
 from graph.calling import arguments, outputs_of
 from graph.cancellation import Cancellation, Progress, StepCancellation
 from graph.codec import Codec, NoCodec
@@ -21,6 +21,7 @@ from graph.lists import Items
 from graph.previews import Preview
 from graph.resolve import Step
 from graph.store import Outputs
+from graph.tasks import Outcome, Task
 from graph.values import Service, Shortage, Ui, Value
 
 Finish = Callable[[Task, Outcome], None]

@@ -8,6 +8,7 @@ import pytest
 
 from graph.events import NodeProgressed
 from graph.node import Many, composite, node
+from graph.resolve import Step
 from graph.store import MemoryStore
 from nodes.flow import for_each, for_each_end
 from tests.beads import NODES, Bead, Tray, join
@@ -241,6 +242,32 @@ def test_what_a_turn_made_is_let_go_of():
     assert most <= 4
 
 
+def test_what_is_known_of_a_turn_is_forgotten_after_it():
+    known: list[int] = []
+
+    @node("Count")
+    def count(bead: Bead, turn: int) -> Bead:
+        if turn % 50 == 49:
+            gc.collect()
+            known.append(sum(isinstance(each, Step) for each in gc.get_objects()))
+        return bead
+
+    @composite("Counted")
+    def counted(bead: Bead, turn: int) -> Bead:
+        return count(join(bead, plus=1), turn)
+
+    body = {
+        "counted": use("Counted", bead=["while", 2], turn=["while", 1]),
+        "list": use("MakeList", item_1=["counted", 0], item_2=["while", 3]),
+        "all": use("All", beads=["list", 0]),
+    }
+    Tray(MemoryStore(0), extra=[count, counted]).end(
+        repeat(body, below=200, state=["counted", 0], state_2=["all", 0], most_turns=200)
+    )
+    assert len(known) == 4
+    assert max(known) - min(known) < 10
+
+
 def test_a_loop_inside_a_loop():
     document = each(
         {
@@ -304,6 +331,16 @@ def test_output_nodes_in_a_loop_inside_a_loop_run_in_every_turn():
 def test_output_nodes_in_a_while_run_in_every_turn_that_is_made():
     document = repeat(GROW | {"show": use("Show", what=["while", 2])}, state=["grow", 0])
     assert Tray().shown(document) == ["Bead(number=10)", "Bead(number=11)", "Bead(number=12)"]
+
+
+def test_output_nodes_in_a_loop_find_what_others_needed_before():
+    document = each({"sum": use("Join", a=["late", 0], b=["each", 1]), "show": use("Show", what=["sum", 0])}) | {
+        "late": use("Halve", bead=["one", 0]),
+        "early": use("Show", what=["late", 1]),
+    }
+    tray = Tray(MemoryStore(0))
+    assert len(tray.shown({name: document[name] for name in ("one", "late", "early", *document)})) == 4
+    assert tray.ran.count("Halve") == 1
 
 
 def test_a_switch_in_a_loop_goes_its_way_in_every_turn():
