@@ -14,7 +14,7 @@ from graph.active_run import RunOptions
 from graph.cancellation import Cancellation
 from graph.catalogue import AnyNode
 from graph.errors import Cancelled
-from graph.events import NodeFinished, NodeStarted
+from graph.events import NodeFinished, NodeReused, NodeStarted
 from graph.executor import Executor, Result
 from graph.node import node
 from graph.store import MemoryStore
@@ -211,7 +211,7 @@ def test_what_two_runs_need_at_once_is_made_once(room: int, is_async: bool):
     document = {"made": use("Make"), "other": use("Spin"), "end": use("Weave", warp=["made", 0], weft=["other", 0])}
 
     def joined(event: object) -> None:
-        if isinstance(event, NodeFinished) and event.node_id == "other":
+        if isinstance(event, NodeFinished | NodeReused) and event.node_id == "other":
             second.set()  # the second run has begun, and goes on with other things meanwhile
 
     with ThreadPoolExecutor(2) as pool:
