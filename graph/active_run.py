@@ -17,6 +17,7 @@ from typing import Any
 
 from graph.awaiting import EventLoop
 from graph.cancellation import Cancellation
+from graph.collector import collector_paused
 from graph.errors import Cancelled, NodeError, let_go_of
 from graph.events import Emit
 from graph.explain import Reason
@@ -127,7 +128,7 @@ class ActiveRun:
 
     def begin(self, graph: Graph) -> None:
         """Ask for the targets of a graph."""
-        with self._lock:
+        with self._lock, collector_paused():
             try:
                 self._plan.add(graph.steps)
                 for target in self._plan.targets(graph):

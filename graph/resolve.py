@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from graph.catalogue import AnyNode, Catalogue
+from graph.collector import collector_paused
 from graph.folders import Folders
 from graph.identity import content_identity
 from graph.literals import LiteralType
@@ -52,7 +53,8 @@ def resolve(workflow: Workflow, catalogue: Catalogue, folders: Folders, targets:
         targets: ids of the nodes whose results are wanted; by default every output node. Only what they need is
             checked closely, as only that will run.
     """
-    return _Resolver(workflow, catalogue, folders).graph(targets)
+    with collector_paused():
+        return _Resolver(workflow, catalogue, folders).graph(targets)
 
 
 MOST_SUGGESTIONS = 50
@@ -418,6 +420,10 @@ def _items(value: object) -> Iterable[object]:
 
 
 def _link(given: list[object]) -> Ref | None:
+    if len(given) == 2:  # as it should be; matching takes longer
+        source, index = given
+        if type(source) is str and type(index) is int:
+            return source, index
     match given:
         case [bool(), _] | [_, bool()]:
             return None

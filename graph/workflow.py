@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from graph.collector import collector_paused
 from graph.problems import InvalidWorkflow, Problem
 
 
@@ -59,7 +60,8 @@ def read(document: object) -> Workflow:
     if not nodes:
         raise _not_a_workflow("this workflow has no nodes")
     try:
-        return _WORKFLOW.validate_python(nodes)
+        with collector_paused():
+            return _WORKFLOW.validate_python(nodes)
     except ValidationError as error:
         raise InvalidWorkflow([_shape_problem(nodes, detail["loc"]) for detail in error.errors()]) from error
 

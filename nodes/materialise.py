@@ -3,10 +3,8 @@
 The one module that touches diffusers and transformers, whose calls are untyped.
 """
 
-import gc
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +15,7 @@ from torch import device as Device
 from torch import dtype as DType
 from torch.nn import Module
 
+from graph.collector import collector_paused
 from nodes.model_errors import ModelError
 from nodes.model_folders import TEXT_STEM, UNET_STEM, VAE_STEM, weight_files
 from nodes.precision import Precision, PrecisionName
@@ -29,18 +28,6 @@ NAMED = 3
 
 Rename = Callable[[str, Mapping[str, Tensor]], str | None]
 """From a name in a file to the name in the network; None: the network has no use for it."""
-
-
-@contextmanager
-def collector_paused() -> Generator[None, None, None]:
-    """For large imports: the garbage collector finds nothing in them and takes a sixth of their time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def load_unet(folder: Path, precision: Precision, device: Device) -> Module:
