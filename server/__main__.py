@@ -10,6 +10,7 @@ from server.commands.bench import bench
 from server.commands.cache import cache
 from server.commands.convert import convert
 from server.commands.explain import explain
+from server.commands.keys import keys
 from server.commands.models import models
 from server.commands.nodes import nodes
 from server.commands.run import run
@@ -74,7 +75,7 @@ def main(context: click.Context, data: Path | None, own_nodes: tuple[Path, ...],
     context.obj = Settings(data=data, own_nodes=own_nodes, verbosity=verbose)
 
 
-for command in (run, serve, validate, convert, explain, nodes, models, cache, bench):
+for command in (run, serve, keys, validate, convert, explain, nodes, models, cache, bench):
     main.add_command(command)
 
 

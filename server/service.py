@@ -13,6 +13,7 @@ from aiohttp import web
 
 from server.database.api_keys import ApiKeys
 from server.database.database import Database
+from server.database.engines import USUAL_FILE
 from server.database.event_log import EventLog
 from server.database.job_history import JobHistory
 from server.database.job_queue import JobQueue
@@ -89,7 +90,7 @@ async def running(options: ServiceOptions) -> AsyncGenerator[Service]:
     async with AsyncExitStack() as stack:
         instance = await asyncio.to_thread(take_instance, options.data)
         stack.callback(instance.close)
-        database = await Database.open(options.database or options.data / "jobs.sqlite3")
+        database = await Database.open(options.database or options.data / USUAL_FILE)
         stack.push_async_callback(database.close)
         keys = ApiKeys(database)
         known = await keys.any_valid()

@@ -260,6 +260,7 @@ class _Given:
         previews = given["preview_method"] != "none"
         worker = WorkerOptions(
             data=self.data,
+        from server.database.engines import place_of
             output=given["output"],
             own_nodes=tuple(path.absolute() for path in self.settings.own_nodes),
             store="none" if given["cache_none"] else given["store"],
@@ -279,7 +280,7 @@ class _Given:
         return ServiceOptions(
             data=self.data,
             web=web,
-            database=_place(given["database"]),
+            database=place_of(given["database"], self.data),
             pool=pool,
             previews=previews,
             most_unfinished=given["most_jobs"],
@@ -366,10 +367,6 @@ async def _listen(runner: "AppRunner", told: "WebOptions", tls: "SSLContext | No
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         if not quiet:
             click.echo(f"Latentloom is at {scheme}://{shown}:{port}")
-
-
-def _place(database: str | None) -> Path | str | None:
-    return database if database is None or "://" in database else Path(database).absolute()
 
 
 def _log(level: str, asked: bool) -> None:

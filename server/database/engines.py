@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.database.errors import DatabaseUnusable
 
+USUAL_FILE = "jobs.sqlite3"
+"""In the data folder."""
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 
 
@@ -19,6 +21,13 @@ class Engines:
     read: AsyncEngine
     write: AsyncEngine
     write_soon: AsyncEngine
+
+
+def place_of(stated: str | None, data: Path) -> Path | str:
+    """The database that is meant: a URL, a file, or the usual one in a data folder."""
+    if stated is None:
+        return data / USUAL_FILE
+    return stated if "://" in stated else Path(stated).absolute()
 
 
 def read_url(place: Path | str) -> URL:

@@ -74,7 +74,7 @@ def _form(destination: str, wrong: str = "", status: int = 200) -> web.Response:
     told = f'<p class="wrong" role="alert">{escape(wrong)}</p>' if wrong else ""
     body = (
         '<h1>Latentloom</h1><p class="soft">This server asks for a key. Whoever started it has one, and can '
-        "make others with <code>latentloom keys create</code>.</p>"
+        "make others with <code>latentloom keys add</code>.</p>"
         f'{told}<form method="post" action="{LOGIN}"><label for="key">Key</label>'
         '<input id="key" name="key" type="password" autocomplete="current-password" required autofocus>'
         f'<input type="hidden" name="next" value="{escape(destination)}"><button>Log in</button></form>'
