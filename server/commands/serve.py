@@ -253,6 +253,7 @@ class _Given:
 
     def service(self, web: "WebOptions") -> "ServiceOptions":
         """What the server is told."""
+        from server.database.engines import place_of
         from server.service import ServiceOptions
         from server.workers.options import PoolOptions, PreviewOptions, WorkerOptions
 
@@ -260,7 +261,6 @@ class _Given:
         previews = given["preview_method"] != "none"
         worker = WorkerOptions(
             data=self.data,
-        from server.database.engines import place_of
             output=given["output"],
             own_nodes=tuple(path.absolute() for path in self.settings.own_nodes),
             store="none" if given["cache_none"] else given["store"],
