@@ -25,7 +25,6 @@ from server.web.dispatcher import Dispatcher
 from server.web.files.owner_folders import OwnerFolders
 from server.web.hub import Hub
 from server.web.journal import Journal
-from server.web.keys import StoredKey
 from server.web.library import Library, Shelf
 from server.web.lock import lock
 from server.web.log_buffer import LogBuffer
@@ -75,8 +74,6 @@ class Service:
 
     application: web.Application
     desk: Desk
-    new_key: StoredKey | None = None
-    """A key that was made at this start, and is to be shown this once."""
 
 
 @asynccontextmanager
@@ -84,6 +81,7 @@ async def running(options: ServiceOptions) -> AsyncGenerator[Service]:
     """A server: it runs jobs from here on, and hands back those that are not done at the end.
 
     Raises:
+        Unlocked: others could come in, and there is no key.
         DatabaseError, OSError, ValueError
     """
     folders = options.folders()
@@ -93,8 +91,7 @@ async def running(options: ServiceOptions) -> AsyncGenerator[Service]:
         database = await Database.open(options.database or options.data / USUAL_FILE)
         stack.push_async_callback(database.close)
         keys = ApiKeys(database)
-        known = await keys.any_valid()
-        locked = await asyncio.to_thread(lock, options.web, options.data, keys, known)
+        door = lock(options.web, keys, await keys.any_valid())
         pool = await stack.enter_async_context(WorkerPool(options.pool))
         desk = _desk(instance.name, database, pool, options, folders)
         await desk.dispatcher.start()
@@ -103,14 +100,14 @@ async def running(options: ServiceOptions) -> AsyncGenerator[Service]:
         logger.addHandler(buffer)
         stack.callback(logger.removeHandler, buffer)
         application = make_application(
-            _site(options, folders, locked.door, pool, buffer), ROUTES, {Desk: desk, EncodedNodes: EncodedNodes()}
+            _site(options, folders, door, pool, buffer), ROUTES, {Desk: desk, EncodedNodes: EncodedNodes()}
         )
         application.on_shutdown.append(lambda _: desk.say_goodbye())
         # The nodes are loaded when the server answers, but before the first job needs them.
         warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER, lambda: desk.begin(_warm_up(desk)))
         stack.callback(warming.cancel)
         try:
-            yield Service(application, desk, locked.stored if locked.stored and locked.stored.is_new else None)
+            yield Service(application, desk)
         finally:
             desk.dispatcher.stop()
             await pool.close()

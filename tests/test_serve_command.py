@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -156,6 +157,23 @@ def test_options_that_cannot_be_are_refused_in_a_sentence(tmp_path: Path, option
     command = [*COMMAND, "--data", str(tmp_path), "serve", "--port", "0", *options]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode != 0 and said in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_other_machines_are_let_in_only_with_a_key(tmp_path: Path):
+    command = [*COMMAND, "--data", str(tmp_path)]
+    refused = subprocess.run([*command, "serve", "--port", "0", "--listen"], cwd=ROOT, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "latentloom keys add NAME" in refused.stderr and "--insecure-no-auth" in refused.stderr
+    made = subprocess.run([*command, "keys", "add", "ann"], cwd=ROOT, capture_output=True, text=True, check=True)
+    with program(tmp_path, "--listen", "0.0.0.0") as server:
+        request = Request(f"{server.url}/features", headers={"X-API-Key": made.stdout.strip()})
+        with pytest.raises(HTTPError, match="401"):
+            server.ask("/features")
+        with urlopen(request, timeout=60) as answer:
+            assert json.load(answer)
+        subprocess.run([*command, "keys", "revoke", "ann"], cwd=ROOT, check=True)
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(request, timeout=60)
 
 
 def test_flags_of_the_incumbent_are_passed_over_with_one_warning(tmp_path: Path):

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from server.web.access_log import AccessLog
 from server.web.application import make_application
 from server.web.foreign_flags import FLAGS
-from server.web.keys import KEY_FILE, StatedKey, StatedKeys, stored_key
-from server.web.lock import lock
+from server.web.keys import StatedKey, StatedKeys
+from server.web.lock import Unlocked, lock
 from server.web.options import WebOptions
-from tests.web_site import ANN, BOB, asked, at_home, bearer, folders_in, locked, put, site_in, told
+from tests.web_site import ANN, BOB, folders_in, locked, put, site_in
 
 pytestmark = pytest.mark.anyio
 
@@ -89,37 +89,20 @@ def test_folders_are_the_usual_ones_unless_others_are_stated(tmp_path: Path):
     assert folders.user == tmp_path / "u" / "default"
 
 
-async def test_the_door_stands_open_for_this_machine_alone(tmp_path: Path):
-    assert lock(options(), tmp_path).door.is_open
-    assert not lock(options(listen="0.0.0.0"), tmp_path).door.is_open
-    assert lock(options(listen="0.0.0.0", insecure_no_auth=True), tmp_path).door.is_open
-    assert not lock(options(api_key=ANN), tmp_path).door.is_open
-    assert not lock(options(), tmp_path, StatedKeys([]), ring_has_keys=True).door.is_open
-    assert lock(options(), tmp_path, StatedKeys([]), ring_has_keys=False).door.is_open
+def test_the_door_stands_open_for_this_machine_alone():
+    assert lock(options()).is_open
+    assert lock(options(listen="0.0.0.0", insecure_no_auth=True)).is_open
+    assert not lock(options(api_key=ANN)).is_open
+    assert not lock(options(), StatedKeys([]), ring_has_keys=True).is_open
+    assert not lock(options(listen="0.0.0.0"), StatedKeys([]), ring_has_keys=True).is_open
+    assert not lock(options(listen="0.0.0.0", api_key=ANN)).is_open
+    assert lock(options(), StatedKeys([]), ring_has_keys=False).is_open
 
 
-async def test_a_key_is_made_once_when_others_can_come_in(tmp_path: Path):
-    first = lock(options(listen="0.0.0.0"), tmp_path)
-    again = lock(options(listen="0.0.0.0"), tmp_path)
-    assert first.stored and again.stored
-    assert (first.stored.is_new, again.stored.is_new, again.stored.text) == (True, False, first.stored.text)
-    assert (tmp_path / KEY_FILE).stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == [KEY_FILE]
-    async with at_home(tmp_path / "site", door=again.door) as client:
-        assert (await told(client, "GET", "/features"))[0] == 401
-        assert await asked(client, "/features", headers=bearer(first.stored.text))
-
-
-async def test_no_key_is_made_where_there_are_others(tmp_path: Path):
-    assert lock(options(listen="0.0.0.0", api_key=ANN), tmp_path).stored is None
-    assert lock(options(listen="0.0.0.0"), tmp_path, StatedKeys([]), ring_has_keys=True).stored is None
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_key_file_that_holds_no_key_is_told(tmp_path: Path):
-    put(tmp_path / KEY_FILE, b"")
-    with pytest.raises(ValueError, match="delete it"):
-        stored_key(tmp_path)
+@pytest.mark.parametrize("listen", ["0.0.0.0", "::", "192.168.1.5", "127.0.0.1,mybox", ""])
+def test_others_may_not_come_in_while_there_is_no_key(listen: str):
+    with pytest.raises(Unlocked, match="latentloom keys add NAME.*--insecure-no-auth"):
+        lock(options(listen=listen), StatedKeys([]), ring_has_keys=False)
 
 
 async def test_a_key_may_have_an_owner():

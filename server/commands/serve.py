@@ -14,7 +14,7 @@ import click
 
 from server.options import PRECISIONS
 from server.quantities import SIZE
-from server.settings import Settings
+from server.settings import Settings, WrongRequest
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -44,7 +44,7 @@ MOST_VALUES: Mapping[str, float] = {"none": 0, "one": 1, "maybe": 1, "many": mat
 Examples:
   latentloom serve
   latentloom serve --port 8000 --devices cuda:0,cuda:1
-  latentloom serve --listen --api-key alice=$(openssl rand -hex 24)
+  latentloom keys add laptop && latentloom serve --listen
 
 Flags of ComfyUI's server are accepted; those that mean nothing here are named in one warning.""",
 )
@@ -153,9 +153,9 @@ Flags of ComfyUI's server are accepted; those that mean nothing here are named i
     multiple=True,
     envvar="LATENTLOOM_API_KEYS",
     metavar="[OWNER=]KEY",
-    help="Ask for keys, and let this one in. Can be given several times.",
+    help="A key to ask for beside those of `latentloom keys`. Can be given several times.",
 )
-@click.option("--insecure-no-auth", is_flag=True, help="Let everybody in who can reach this server.")
+@click.option("--insecure-no-auth", is_flag=True, help="Ask for no keys, also not when other machines can come in.")
 @click.option(
     "--requests-per-second", type=click.FloatRange(0), metavar="N", help="Of one client; 0: as many as it likes."
 )
@@ -311,6 +311,7 @@ async def _serve(options: _Given) -> None:
     from server.database.errors import DatabaseError
     from server.service import running
     from server.web.access_log import AccessLog
+    from server.web.lock import Unlocked
 
     told = options.web()
     try:
@@ -333,13 +334,12 @@ async def _serve(options: _Given) -> None:
             await runner.setup()
             try:
                 await _listen(runner, told, tls, options.quiet)
-                if service.new_key is not None:
-                    click.echo(f"It asks for a key. This one opens everything; it is kept in {service.new_key.path}:")
-                    click.echo(service.new_key.text)
                 await stop.wait()
                 service.desk.dispatcher.stop()  # also lets go of those who wait for jobs
             finally:
                 await runner.cleanup()
+    except Unlocked as error:
+        raise WrongRequest(str(error)) from error
     except (DatabaseError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -1,13 +1,11 @@
-"""Keys that the person who starts the server states, or that it makes for them. Those of others are in the database."""
+"""Keys that the person who starts the server states. Those that `latentloom keys` makes are in the database."""
 
 import hmac
-import os
 import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Literal, Protocol
 
 from server.web.files.owner_folders import LOCAL
@@ -15,7 +13,6 @@ from server.web.files.owner_folders import LOCAL
 Scope = Literal["submit", "read", "admin"]
 ALL_SCOPES: frozenset[Scope] = frozenset({"submit", "read", "admin"})
 SHORTEST_KEY = 16
-KEY_FILE = "api_key"
 
 _OWNER = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 _KEY = re.compile(r"[\x21-\x7e]+")
@@ -80,42 +77,3 @@ class StatedKeys:
 
 def _digest(key: str) -> bytes:
     return sha256(key.encode(errors="surrogatepass")).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class StoredKey:
-    """The key in the data folder. `is_new`: it was made just now, and is to be shown this once."""
-
-    text: str
-    path: Path
-    is_new: bool
-
-
-def stored_key(data: Path) -> StoredKey:
-    """The key of this installation; made when there is none, in a file that only its owner may read.
-
-    Raises OSError, or ValueError if the file holds none.
-    """
-    path = data / KEY_FILE
-    data.mkdir(parents=True, exist_ok=True)
-    text = f"ll_{secrets.token_urlsafe(32)}"
-    temporary = data / f".{KEY_FILE}.{secrets.token_hex(8)}"
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        # Two servers that start at the same time agree on one of them.
-        os.link(temporary, path)
-        return StoredKey(text, path, True)
-    except FileExistsError:
-        return StoredKey(_read(path), path, False)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> str:
-    text = path.read_text(encoding="ascii", errors="replace").strip()
-    if len(text) < SHORTEST_KEY or not _KEY.fullmatch(text):
-        raise ValueError(f"{path} holds no API key; delete it, and another one will be made")
-    return text

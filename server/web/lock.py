@@ -1,44 +1,44 @@
 """Decide at the start whether the door is locked, and with which keys."""
 
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from server.web.access import Door
-from server.web.files.owner_folders import LOCAL
-from server.web.keys import KeyRing, StatedKey, StatedKeys, StoredKey, stored_key
+from server.web.keys import KeyRing, StatedKeys
 from server.web.options import WebOptions
 
 
-class Locked(NamedTuple):
-    """The door, and the key in the data folder if it is one that opens it."""
+class Unlocked(Exception):
+    """Other machines could reach the server, and there is no key to lock it with."""
 
-    door: Door
-    stored: StoredKey | None = None
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self.addresses = tuple(addresses)
+        super().__init__(
+            f"with --listen {','.join(addresses)} other machines can reach this server, and there is no key that it "
+            "could ask them for. Make one with `latentloom keys add NAME` (with the same --data and --database) and "
+            "start again. Or leave --listen out, to be reached from this machine alone; or say --insecure-no-auth "
+            "where everybody who can reach this server may use it and see everything"
+        )
 
 
-def lock(options: WebOptions, data: Path, ring: KeyRing | None = None, ring_has_keys: bool = False) -> Locked:
-    """The door of a server. Looks at the disk.
+def lock(options: WebOptions, ring: KeyRing | None = None, ring_has_keys: bool = False) -> Door:
+    """The door of a server.
 
-    Without any keys it stands open for programs on this machine. As soon as others can come, a key is asked for: if
-    nobody has stated or made one, there will be one in the data folder.
+    Without any keys it stands open for programs on this machine, and for those alone.
 
     Args:
         ring: knows keys that were made for people, such as those in the database.
         ring_has_keys: whether it knows any now.
 
     Raises:
-        OSError, ValueError: the key in the data folder cannot be read or made.
+        Unlocked: others can come, and there are no keys.
     """
     if options.insecure_no_auth:
-        return Locked(Door(requests=options.request_rate))
-    stated = list(options.api_key)
-    stored: StoredKey | None = None
-    if not stated and not ring_has_keys:
-        if options.is_local:
-            return Locked(Door(requests=options.request_rate))
-        stored = stored_key(data)
-        stated = [StatedKey.parse(f"{LOCAL}={stored.text}")]
-    rings: list[KeyRing] = [StatedKeys(stated)] if stated else []
+        return Door(requests=options.request_rate)
+    if not options.api_key and not ring_has_keys:
+        if not options.is_local:
+            raise Unlocked(options.listen)
+        return Door(requests=options.request_rate)
+    rings: list[KeyRing] = [StatedKeys(options.api_key)] if options.api_key else []
     if ring is not None:
         rings.append(ring)
-    return Locked(Door(rings=tuple(rings), requests=options.request_rate), stored)
+    return Door(rings=tuple(rings), requests=options.request_rate)
