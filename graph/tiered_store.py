@@ -1,8 +1,20 @@
 """Two tiers as one store: memory in front of the disk."""
 
+from dataclasses import dataclass
+from threading import Lock
+
 from graph.disk_store import DiskStore
 from graph.keys import Key
 from graph.store import Claim, MemoryStore, Outputs
+
+
+@dataclass(slots=True)
+class Lookups:
+    """How often a store was asked, by where the answer was; `missed`: nowhere."""
+
+    memory: int = 0
+    disk: int = 0
+    missed: int = 0
 
 
 class TieredStore:
@@ -11,6 +23,8 @@ class TieredStore:
     def __init__(self, memory: MemoryStore, disk: DiskStore) -> None:
         self.memory = memory
         self.disk = disk
+        self.lookups = Lookups()
+        self._counting = Lock()
 
     def __contains__(self, key: Key) -> bool:
         return key in self.memory or key in self.disk
@@ -18,9 +32,16 @@ class TieredStore:
     def get(self, key: Key) -> Outputs | None:
         outputs = self.memory.get(key)
         if outputs is not None:
+            with self._counting:
+                self.lookups.memory += 1
             self.disk.touch(key)
             return outputs
         outputs = self.disk.get(key)
+        with self._counting:
+            if outputs is None:
+                self.lookups.missed += 1
+            else:
+                self.lookups.disk += 1
         if outputs is not None:
             self.memory.put(key, outputs)
         return outputs

@@ -92,6 +92,15 @@ Status = Literal["done", "failed", "cancelled", "invalid", "handed_back"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lookups:
+    """How often a job asked the store, by the tier that had the answer; `missed`: none had."""
+
+    memory: int = 0
+    disk: int = 0
+    missed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
     """What came of a job.
 
@@ -102,6 +111,7 @@ class JobResult:
         problems: everything that is wrong with an invalid workflow.
         warnings: sentences about a workflow that can run.
         ran: how many steps ran, and `reused`: how many were taken from the store.
+        lookups: what the store had.
         seconds: how long it took.
         worker: the name of the one who ran it; empty if nobody did.
     """
@@ -114,6 +124,7 @@ class JobResult:
     warnings: tuple[str, ...] = ()
     ran: int = 0
     reused: int = 0
+    lookups: Lookups = Lookups()
     seconds: float = 0.0
     worker: str = ""
 

@@ -13,13 +13,13 @@ from graph.cancellation import Cancellation
 from graph.errors import Cancelled
 from graph.executor import Result
 from graph.problems import InvalidWorkflow
-from graph.store import MemoryStore
+from graph.store import MemoryStore, Store
 from graph.tiered_store import TieredStore
 from graph.workflow import parse
 from nodes.engine import Engine
 from server.workers.failures import failure_of, internal_failure, wear
 from server.workers.memory import give_back
-from server.workers.messages import Alive, Ended, Free, Freed, Job, JobResult, Status
+from server.workers.messages import Alive, Ended, Free, Freed, Job, JobResult, Lookups, Status
 from server.workers.options import PreviewOptions
 from server.workers.outbox import Outbox
 from server.workers.reporting import Reporter, files_of, shown
@@ -88,7 +88,9 @@ class Runner:
     def _run(self, running: _Running) -> None:
         job = running.job
         reporter = Reporter(job.id, self._outbox, self._previews)
+        before = _lookups(self._engine.store)
         result = self._result(running, reporter)
+        result = replace(result, lookups=_since(before, _lookups(self._engine.store)))
         worn = next(filter(None, map(wear, result.failures)), None)
         self._running = None
         self._outbox.forget()
@@ -151,6 +153,22 @@ def _made(result: Result, warnings: tuple[str, ...]) -> JobResult:
         failures=tuple(failure_of(failure) for failure in result.failures),
         warnings=warnings,
     )
+
+
+def _lookups(store: Store) -> Lookups:
+    """What a store was asked for so far."""
+    match store:
+        case TieredStore():
+            asked = store.lookups
+            return Lookups(memory=asked.memory, disk=asked.disk, missed=asked.missed)
+        case MemoryStore():
+            return Lookups(memory=store.statistics.hits, missed=store.statistics.misses)
+        case _:
+            return Lookups()
+
+
+def _since(before: Lookups, now: Lookups) -> Lookups:
+    return Lookups(memory=now.memory - before.memory, disk=now.disk - before.disk, missed=now.missed - before.missed)
 
 
 def _counted(result: JobResult, reporter: Reporter) -> JobResult:
