@@ -28,8 +28,9 @@ from server.web.journal import Journal
 from server.web.library import Library, Shelf
 from server.web.lock import lock
 from server.web.log_buffer import LogBuffer
+from server.web.metrics import Metrics
 from server.web.options import WebOptions
-from server.web.routes import home, jobs, prompts, queue, websocket
+from server.web.routes import home, jobs, operations, prompts, queue, websocket
 from server.web.routes.node_info import EncodedNodes
 from server.web.site import Site
 from server.workers.descriptions import Descriptions
@@ -42,7 +43,7 @@ log = logging.getLogger("latentloom.server")
 WARM_UP_AFTER = 0.3
 """Seconds after the start."""
 
-ROUTES = (*home.ROUTES, *prompts.ROUTES, *queue.ROUTES, *jobs.ROUTES, *websocket.ROUTES)
+ROUTES = (*home.ROUTES, *operations.ROUTES, *prompts.ROUTES, *queue.ROUTES, *jobs.ROUTES, *websocket.ROUTES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ async def running(options: ServiceOptions) -> AsyncGenerator[Service]:
         logger.addHandler(buffer)
         stack.callback(logger.removeHandler, buffer)
         application = make_application(
-            _site(options, folders, door, pool, buffer), ROUTES, {Desk: desk, EncodedNodes: EncodedNodes()}
+            _site(options, folders, door, pool, buffer), ROUTES, {Desk: desk, EncodedNodes: EncodedNodes(), Metrics: desk.dispatcher.metrics}
         )
         application.on_shutdown.append(lambda _: desk.say_goodbye())
         # The nodes are loaded when the server answers, but before the first job needs them.

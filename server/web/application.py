@@ -8,6 +8,8 @@ from aiohttp import web
 
 from server.web.endpoint import endpoint_of
 from server.web.files.staging import remove_stale
+from server.web.loop_lag import watch_lag
+from server.web.metrics import METRICS, Metrics
 from server.web.middleware import MIDDLEWARES, add_headers
 from server.web.parameters import SERVICES, STAGING
 from server.web.routes import ROUTES
@@ -31,13 +33,14 @@ def make_application(
     """
     application = web.Application(middlewares=MIDDLEWARES, client_max_size=site.limits.upload_bytes)
     application[SITE] = site
-    own = {Documentation: Documentation(), EncodedNodes: EncodedNodes(), Templates: Templates()}
+    own = {Documentation: Documentation(), EncodedNodes: EncodedNodes(), Templates: Templates(), Metrics: Metrics()}
     application[SERVICES] = {**own, **(services or {})}
+    application[METRICS] = application[SERVICES][Metrics]
     declared = (*routes, *ROUTES)
     _check(declared, application[SERVICES])
     application.add_routes([*(_below_api(route) for route in declared if _has_twin(route)), *declared])
     application.on_response_prepare.append(add_headers)
-    application.cleanup_ctx.append(_clean_staging)
+    application.cleanup_ctx.extend((_clean_staging, watch_lag))
     return application
 
 

@@ -6,6 +6,7 @@ runs, and hands it back when the server stops. A worker that dies costs one atte
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,11 +18,12 @@ from server.database.errors import DatabaseError, LeaseLost
 from server.database.event_log import NewEvent
 from server.database.job_history import JobHistory
 from server.database.job_queue import JobQueue
-from server.database.jobs import Claim, JobError, NodeTiming, Outcome
+from server.database.jobs import Claim, JobError, NodeTiming, Outcome, State
 from server.database.leases import TakenBack
 from server.web.hub import Hub, with_texts
 from server.web.job_forms import summary_of
 from server.web.journal import Journal
+from server.web.metrics import Metrics
 from server.web.narrator import Message, Narrator, Told
 from server.workers.errors import WorkerDied, WorkerError
 from server.workers.messages import Job, JobEvent, JobResult, NodeFinished
@@ -83,6 +85,9 @@ class Running:
     at_worker: bool = False
     node: str | None = None
     """The node that began last."""
+    began: float = field(default_factory=time.monotonic)
+    result: JobResult | None = None
+    """What came of it, as its worker says."""
 
     @property
     def owner(self) -> str:
@@ -112,6 +117,7 @@ class Dispatcher:
     prepare: Prepare
     lanes: int
     heartbeat: float = 8.0
+    metrics: Metrics = field(default_factory=Metrics)
     running: dict[str, Running] = field(default_factory=dict[str, Running])
     """Jobs that run here, by id."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
@@ -131,6 +137,11 @@ class Dispatcher:
             self._bells.append(bell)
             self._tasks.append(asyncio.create_task(self._lane(f"{self.name}/{at}", bell)))
         self._chores = [asyncio.create_task(self.journal.keep_writing()), asyncio.create_task(self._keep_house())]
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no more jobs are begun."""
+        return self._stopping
 
     def stop(self) -> None:
         """Take no more jobs. Those that run end when the workers are told to stop."""
@@ -271,6 +282,7 @@ class Dispatcher:
             running.at_worker = False
         if running.lost:
             return
+        running.result = result
         match result.status:
             case "handed_back":
                 await self._give_back(running)
@@ -286,6 +298,8 @@ class Dispatcher:
 
     def _happened(self, running: Running, event: JobEvent) -> None:
         """Called by the pool, in the order in which it happened."""
+        if isinstance(event, NodeFinished):
+            self.metrics.node_ran(event.class_name, event.seconds)
         if isinstance(event, NodeFinished) and event.parent is None:
             start = max(0.0, event.at - event.seconds)
             running.timings.append(NodeTiming(event.node_id, event.class_name, start, event.seconds))
@@ -368,10 +382,11 @@ class Dispatcher:
             except DatabaseError as error:
                 log.warning("job %s is over, which cannot be written down: %s", running.claim.job.id, error)
                 await asyncio.sleep(PAUSE_SECONDS)
-        await self._over(running)
+        await self._over(running, outcome.state)
 
-    async def _over(self, running: Running) -> None:
+    async def _over(self, running: Running, state: State) -> None:
         """Say that a job is in the history."""
+        self.metrics.job_ended(state, time.monotonic() - running.began, running.result)
         with suppress(DatabaseError):
             await self.hub.queue_changed()
         self._publish(running, [running.narrator.finished()])
@@ -398,7 +413,7 @@ class Dispatcher:
             else:
                 sentence = f"its worker died three times; last: it {cause}"
                 self._publish(running, [running.narrator.broken("WorkerDied", sentence)])
-            await self._over(running)
+            await self._over(running, back.state)
         await self.hub.queue_changed()
 
     # Beside the lanes

@@ -43,6 +43,11 @@ class Library:
     _looked: float = field(default=float("-inf"), init=False)
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a catalogue was loaded."""
+        return self._shelf is not None
+
     async def shelf(self) -> Shelf:
         """The catalogue. Raises what loading it raises."""
         if self._shelf is not None and time.monotonic() - self._looked < LOOK_SECONDS:

@@ -1,7 +1,7 @@
 """What every request passes on its way in, and every answer on its way out.
 
-From the outside in: answers are compressed; problems become JSON; strangers' pages are refused; keys are looked at.
-Headers are added last of all, when an answer is about to be sent, so that no answer lacks them.
+From the outside in: requests are counted; answers are compressed; problems become JSON; strangers' pages are refused;
+keys are looked at. Headers are added last of all, when an answer is about to be sent, so that no answer lacks them.
 """
 
 import re
@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from server.web.access import CALLER, KEY_PARAMETER
 from server.web.compression import compressed
 from server.web.endpoint import endpoint_of
+from server.web.metrics import count_requests
 from server.web.origins import refuse_strangers
 from server.web.problems import BEGUN, SHAPE, tell_problems
 from server.web.site import SITE
@@ -46,7 +47,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
-MIDDLEWARES: Sequence[Middleware] = (compress, tell_problems, guard)
+MIDDLEWARES: Sequence[Middleware] = (count_requests, compress, tell_problems, guard)
 
 
 async def add_headers(request: web.Request, answer: web.StreamResponse) -> None:
