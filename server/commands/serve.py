@@ -61,6 +61,13 @@ Flags of ComfyUI's server are accepted; those that mean nothing here are named i
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: any that is free.")
 @click.option(
+    "--frontend",
+    type=click.Choice(("own", "comfyui")),
+    default="own",
+    show_default=True,
+    help='What is at /: a page with the queue, or ComfyUI\'s graph editor (pip install "latentloom[comfyui]").',
+)
+@click.option(
     "--workers",
     default="auto",
     show_default=True,
@@ -255,6 +262,7 @@ class _Given:
         """What the server is told."""
         from server.database.engines import place_of
         from server.service import ServiceOptions
+        from server.web.frontend import Frontend
         from server.workers.options import PoolOptions, PreviewOptions, WorkerOptions
 
         given = self.given
@@ -275,6 +283,7 @@ class _Given:
                 max_jobs=given["recycle_jobs"],
                 max_rss=given["recycle_memory"],
             )
+            frontend = Frontend.installed() if given["frontend"] == "comfyui" else None
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         return ServiceOptions(
@@ -283,6 +292,7 @@ class _Given:
             database=place_of(given["database"], self.data),
             pool=pool,
             previews=previews,
+            frontend=frontend,
             most_unfinished=given["most_jobs"],
         )
 

@@ -1,4 +1,4 @@
-"""`/`: this server's own page."""
+"""`/` and `/overview`: this server's own page. Where a graph editor is served, it is at `/overview` alone."""
 
 from functools import cache
 from importlib.resources import files
@@ -26,4 +26,5 @@ async def home() -> Annotated[web.Response, Gives("text/html")]:
     return web.Response(body=_page(), content_type="text/html", charset="utf-8", headers=headers)
 
 
-ROUTES = (get("/", home, twin=False, hidden=True),)
+OVERVIEW = (get("/overview", home, twin=False, hidden=True),)
+ROUTES = (get("/", home, twin=False, hidden=True), *OVERVIEW)
