@@ -4,9 +4,10 @@ LATENTLOOM_TEST_POSTGRESQL is the URL of a PostgreSQL server whose user may crea
 starts one for a while.
 """
 
+import gc
 import os
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 
 VARIABLE = "LATENTLOOM_TEST_POSTGRESQL"
 NO_SERVER = f"{VARIABLE} is not set"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_was_there_before_is_not_looked_through() -> Generator[None]:
+    """Tests that call the collector would else wait for it to go through all of torch, each time."""
+    gc.collect()
+    gc.freeze()
+    yield
 
 
 @pytest.fixture

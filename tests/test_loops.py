@@ -249,7 +249,7 @@ def test_what_is_known_of_a_turn_is_forgotten_after_it():
     def count(bead: Bead, turn: int) -> Bead:
         if turn % 50 == 49:
             gc.collect()
-            known.append(sum(isinstance(each, Step) for each in gc.get_objects()))
+            known.append(sum(type(each) is Step for each in gc.get_objects()))
         return bead
 
     @composite("Counted")

@@ -251,7 +251,7 @@ def test_if_the_first_is_cancelled_the_second_makes_it():
 
 
 def test_cancelling_one_run_leaves_the_others_alone():
-    executor, cancellation = Executor(), Cancellation()
+    executor, cancellation = Executor({"wide": 2}), Cancellation()
     begun, go_on = Event(), Event()
 
     @node("Wait", lane="wide")
