@@ -23,6 +23,7 @@ from server.web.application import make_application
 from server.web.desk import Desk, prepare
 from server.web.dispatcher import Dispatcher
 from server.web.files.owner_folders import OwnerFolders
+from server.web.frontend import Frontend
 from server.web.hub import Hub
 from server.web.journal import Journal
 from server.web.library import Library, Shelf
@@ -30,7 +31,7 @@ from server.web.lock import lock
 from server.web.log_buffer import LogBuffer
 from server.web.metrics import Metrics
 from server.web.options import WebOptions
-from server.web.routes import home, jobs, operations, prompts, queue, websocket
+from server.web.routes import frontend, home, jobs, operations, prompts, queue, websocket
 from server.web.routes.node_info import EncodedNodes
 from server.web.site import Site
 from server.workers.descriptions import Descriptions
@@ -43,7 +44,7 @@ log = logging.getLogger("latentloom.server")
 WARM_UP_AFTER = 0.3
 """Seconds after the start."""
 
-ROUTES = (*home.ROUTES, *operations.ROUTES, *prompts.ROUTES, *queue.ROUTES, *jobs.ROUTES, *websocket.ROUTES)
+ROUTES = (*operations.ROUTES, *prompts.ROUTES, *queue.ROUTES, *jobs.ROUTES, *websocket.ROUTES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ class ServiceOptions:
     Args:
         database: a file or a URL; by default a file in the data folder.
         previews: whether workers draw pictures of work in progress.
+        frontend: the graph editor that is served at `/`; none: this server's own page.
         arguments: what `/system_stats` tells of the command line.
     """
 
@@ -61,6 +63,7 @@ class ServiceOptions:
     database: Path | str | None = None
     pool: PoolOptions = field(default_factory=PoolOptions)
     previews: bool = False
+    frontend: Frontend | None = None
     most_unfinished: int | None = None
     arguments: Sequence[str] = ("latentloom", "serve")
 
@@ -100,9 +103,12 @@ async def running(options: ServiceOptions) -> AsyncGenerator[Service]:
         logger = logging.getLogger("latentloom")
         logger.addHandler(buffer)
         stack.callback(logger.removeHandler, buffer)
-        application = make_application(
-            _site(options, folders, door, pool, buffer), ROUTES, {Desk: desk, EncodedNodes: EncodedNodes(), Metrics: desk.dispatcher.metrics}
-        )
+        site = _site(options, folders, door, pool, buffer)
+        services: dict[type, Any] = {Desk: desk, EncodedNodes: EncodedNodes(), Metrics: desk.dispatcher.metrics}
+        if options.frontend is not None:
+            services[Frontend] = options.frontend
+        front = home.ROUTES if options.frontend is None else (*home.OVERVIEW, *frontend.ROUTES)
+        application = make_application(site, (*front, *ROUTES), services)
         application.on_shutdown.append(lambda _: desk.say_goodbye())
         # The nodes are loaded when the server answers, but before the first job needs them.
         warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER, lambda: desk.begin(_warm_up(desk)))
@@ -170,6 +176,7 @@ def _site(options: ServiceOptions, folders: OwnerFolders, door: Door, pool: Work
         limits=options.web.limits,
         describe_nodes=nodes,
         device_stats=devices,
+        extensions=(frontend.SCRIPT,) if options.frontend else (),
         arguments=options.arguments,
         log=buffer,
         compress=options.web.enable_compress_response_body,
