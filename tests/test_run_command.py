@@ -2,6 +2,7 @@ import json
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -215,3 +216,49 @@ def test_an_interruption_is_answered_in_a_line(tmp_path: Path, kind: signal.Sign
         said = running.stderr.read()
     assert "Traceback" not in said
     assert running.returncode == (130 if kind == signal.SIGINT or when == "called" else -signal.SIGTERM)
+
+
+def own_nodes(folder: Path, body: str) -> Path:
+    """A file of nodes that needs nothing but the engine."""
+    path = folder / "own.py"
+    path.write_text(
+        "import time\nfrom dataclasses import dataclass\n\n"
+        "from graph.node import node\nfrom graph.values import Ui, Value\n\n\n"
+        "@dataclass(frozen=True)\nclass Box(Value, kind='BOX'):\n    items: list[int]\n\n\n"
+        "@dataclass(frozen=True)\nclass Shown(Ui):\n    text: str\n\n\n"
+        "@node('Pack')\ndef pack() -> Box:\n    return Box([1])\n\n\n"
+        "@node('Open')\ndef open_box(box: Box) -> Shown:\n    return Shown(str(box.items))\n\n\n" + body
+    )
+    return path
+
+
+def test_a_node_that_takes_too_long_fails_alone(tmp_path: Path):
+    nodes = own_nodes(
+        tmp_path, "@node('Sleep')\ndef sleep(box: Box) -> Shown:\n    time.sleep(60)\n    return Shown('')\n"
+    )
+    document: dict[str, Any] = {
+        "box": {"class_type": "Pack", "inputs": {}},
+        "open": {"class_type": "Open", "inputs": {"box": ["box", 0]}},
+        "sleep": {"class_type": "Sleep", "inputs": {"box": ["box", 0]}},
+    }
+    said = latentloom(
+        "--nodes", nodes, "run", saved(tmp_path, document), "--node-timeout", "0.3", "--json", data=tmp_path
+    )
+    ended = {(event["event"], event.get("node")) for event in said.events}
+    assert said.code == 1
+    assert {("node_finished", "open"), ("node_failed", "sleep")} <= ended
+    assert "had not returned after 0.3 seconds" in said.out
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_node_that_changes_what_it_is_given_is_found_if_asked(tmp_path: Path, checked: bool):
+    nodes = own_nodes(tmp_path, "@node('Add')\ndef add(box: Box) -> Box:\n    box.items.append(2)\n    return box\n")
+    document: dict[str, Any] = {
+        "box": {"class_type": "Pack", "inputs": {}},
+        "add": {"class_type": "Add", "inputs": {"box": ["box", 0]}},
+        "open": {"class_type": "Open", "inputs": {"box": ["add", 0]}},
+    }
+    words = ["--check-nodes"] if checked else []
+    said = latentloom("--nodes", nodes, "run", saved(tmp_path, document), "--store", "none", *words, data=tmp_path)
+    assert said.code == int(checked)
+    assert ("changes its input 'box' in place" in said.err) is checked
