@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
+from server.database.errors import DatabaseError
 from server.web.files.owner_folders import LOCAL
 from server.web.keys import ALL_SCOPES, KeyRing, Scope
 from server.web.problems import Refused
@@ -79,10 +80,17 @@ class Door:
             raise Refused(403, f"this key does not allow that; it would have to have the scope {need!r}")
         return caller
 
+    async def still_admits(self, request: web.Request, need: Need, key_in_url: bool) -> bool:
+        """Whether whoever was admitted with this request would be admitted now. Counts as no request."""
+        if self.is_open:
+            return True
+        caller = await self._owner_of(_key_of(request, key_in_url) or "")
+        return caller is not None and caller.may(need)
+
     async def _known(self, request: web.Request, need: Need, key_in_url: bool) -> Caller:
         if need == "nothing":
             return NOBODY
-        text = said_key(request, key_in_url) or request.cookies.get(COOKIE)
+        text = _key_of(request, key_in_url)
         if not text:
             raise _without_key(request)
         return await self.recognise(text, address_of(request))
@@ -92,12 +100,23 @@ class Door:
         wait = self.failures.wait(address)
         if wait > 0:
             raise Refused(429, "too many wrong keys came from your address", (), _retry_after(wait))
-        if len(text) <= LONGEST_KEY:
+        caller = await self._owner_of(text)
+        if caller is None:
+            self._note_failure(text, address)
+            raise Refused(401, "this key opens nothing here", (), {hdrs.WWW_AUTHENTICATE: "Bearer"})
+        return caller
+
+    async def _owner_of(self, text: str) -> Caller | None:
+        if len(text) > LONGEST_KEY:
+            return None
+        try:
             for ring in self.rings:
                 if key := await ring.verify(text):
                     return Caller(key.owner, key.scopes)
-        self._note_failure(text, address)
-        raise Refused(401, "this key opens nothing here", (), {hdrs.WWW_AUTHENTICATE: "Bearer"})
+        except DatabaseError as error:
+            LOGGER.error("no key can be looked up: %s", error)
+            raise Refused(503, "keys cannot be looked up at the moment; try again in a while") from error
+        return None
 
     def _note_failure(self, text: str, address: str) -> None:
         digest = sha256(text.encode(errors="surrogatepass")).digest()
@@ -124,6 +143,10 @@ def said_key(request: web.Request, key_in_url: bool) -> str | None:
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     return request.headers.get(KEY_HEADER) or (request.query.get(KEY_PARAMETER) if key_in_url else None) or None
+
+
+def _key_of(request: web.Request, key_in_url: bool) -> str | None:
+    return said_key(request, key_in_url) or request.cookies.get(COOKIE)
 
 
 def address_of(request: web.BaseRequest) -> str:

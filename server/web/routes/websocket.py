@@ -25,6 +25,8 @@ HEARTBEAT = 30.0
 """Seconds between two pings; a client that does not answer is gone."""
 SEND_SECONDS = 30.0
 """A client that takes no frame for so long is cut off."""
+KEY_SECONDS = 20.0
+"""Whether a client's key is still one is looked at so often."""
 LARGEST_MESSAGE = 64 * 1024
 MOST_LISTENERS = 5_000
 LONGEST_ID = 1000
@@ -55,7 +57,7 @@ async def listen(
     socket = Socket(heartbeat=HEARTBEAT, max_msg_size=LARGEST_MESSAGE, compress=False)
     await socket.prepare(request)
     listener = Listener(caller.owner, query.clientId or uuid4().hex, query.jobs == "all", held=[])
-    conversation = _Conversation(socket, listener, desk, site)
+    conversation = _Conversation(request, socket, listener, desk, site)
     desk.hub.add(listener)
     desk.sockets.add(socket)
     try:
@@ -78,7 +80,8 @@ async def listen(
 class _Conversation:
     """What is said on one socket."""
 
-    def __init__(self, socket: Socket, listener: Listener, desk: Desk, site: Site) -> None:
+    def __init__(self, request: web.Request, socket: Socket, listener: Listener, desk: Desk, site: Site) -> None:
+        self.request = request
         self.socket = socket
         self.listener = listener
         self.desk = desk
@@ -109,7 +112,7 @@ class _Conversation:
 
     async def talk(self) -> None:
         """Send what is told and read what is said, until one of both ends."""
-        tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._read())]
+        tasks = [asyncio.create_task(work) for work in (self._write(), self._read(), self._watch_key())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -127,6 +130,15 @@ class _Conversation:
         except TooSlow:
             message = b"you read too slowly; come back with ?after= for what you missed"
             await self._close(WSCloseCode.TRY_AGAIN_LATER, message)
+
+    async def _watch_key(self) -> None:
+        """Hang up when the client's key is revoked."""
+        allowed = True
+        while allowed:
+            await asyncio.sleep(KEY_SECONDS)
+            with suppress(Refused):  # the database does not answer, which is not the client's fault
+                allowed = await self.site.door.still_admits(self.request, "read", key_in_url=True)
+        await self._close(WSCloseCode.POLICY_VIOLATION, b"your key opens nothing any more")
 
     async def _read(self) -> None:
         rate = Rate(burst=100, per_second=20)
