@@ -17,6 +17,10 @@ class Folders(Service):
     output: Path
     examples: Path | None = None
     """Read-only pictures that ship with the program; the user's own `input/` comes first."""
+    input_folder: Path | None = None
+    """Where input files are if not in `input/`."""
+    temp_folder: Path | None = None
+    """Where temporary files are if not in `temp/`."""
 
     @staticmethod
     def below(data: Path, output: Path | None = None, examples: Path | None = None) -> "Folders":
@@ -25,7 +29,7 @@ class Folders(Service):
 
     @property
     def temp(self) -> Path:
-        return self.data / "temp"
+        return self.temp_folder or self.data / "temp"
 
     @property
     def store(self) -> Path:
@@ -35,7 +39,7 @@ class Folders(Service):
     @property
     def inputs(self) -> tuple[Path, ...]:
         """Where input files are looked for, in order."""
-        return (self.data / "input", *([self.examples] if self.examples else []))
+        return (self.input_folder or self.data / "input", *([self.examples] if self.examples else []))
 
     @property
     def own_nodes(self) -> Path:

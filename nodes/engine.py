@@ -5,6 +5,7 @@ result = engine.run(workflow)            # a builder, a parsed document, or JSON
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,6 +127,12 @@ class Engine:
         self.store: Store = MemoryStore(MEMORY_BYTES) if store is None else store
         self.models = ModelPool(precision=precision)
         self.executor = Executor(lanes, threads=threads, codec=CODEC)
+
+    def at(self, folders: Folders) -> "Engine":
+        """The same engine for somebody whose files are elsewhere: it shares catalogue, store, models and lanes."""
+        other = copy(self)
+        other.folders = folders
+        return other
 
     def resolve(
         self, workflow: Workflow | WorkflowBuilder | Mapping[str, Any], targets: Sequence[str] | None = None

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -22,7 +22,7 @@ from server.web.access import Door
 from server.web.application import make_application
 from server.web.desk import Desk, prepare
 from server.web.dispatcher import Dispatcher
-from server.web.files.owner_folders import OwnerFolders
+from server.web.files.owner_folders import LOCAL, OwnerFolders
 from server.web.frontend import Frontend
 from server.web.hub import Hub
 from server.web.journal import Journal
@@ -103,7 +103,7 @@ async def running(options: ServiceOptions) -> AsyncGenerator[Service]:
         logger = logging.getLogger("latentloom")
         logger.addHandler(buffer)
         stack.callback(logger.removeHandler, buffer)
-        site = _site(options, folders, door, pool, buffer)
+        site = _site(options, folders, door, desk, buffer)
         services: dict[type, Any] = {Desk: desk, EncodedNodes: EncodedNodes(), Metrics: desk.dispatcher.metrics}
         if options.frontend is not None:
             services[Frontend] = options.frontend
@@ -161,13 +161,20 @@ def _shelf(folders: OwnerFolders, worker: WorkerOptions) -> Shelf:
     return Shelf(full_catalogue(folders, worker.own_nodes), folders)
 
 
-def _site(options: ServiceOptions, folders: OwnerFolders, door: Door, pool: WorkerPool, buffer: LogBuffer) -> Site:
+def _site(options: ServiceOptions, folders: OwnerFolders, door: Door, desk: Desk, buffer: LogBuffer) -> Site:
     async def nodes() -> dict[str, Any]:
-        description = await pool.describe()
+        description = await desk.pool.describe()
         return await asyncio.to_thread(lambda: description.nodes)
 
+    async def own_nodes(described: Mapping[str, Any], owner: str) -> Mapping[str, Any]:
+        # Workers describe what is in the usual folders.
+        if owner == LOCAL and options.web.input_directory is None:
+            return described
+        shelf = (await desk.library.shelf()).of(owner)
+        return await asyncio.to_thread(shelf.with_own_choices, dict(described))
+
     async def devices() -> list[dict[str, Any]]:
-        return [asdict(device) for device in await pool.devices()]
+        return [asdict(device) for device in await desk.pool.devices()]
 
     return Site(
         folders=folders,
@@ -175,6 +182,7 @@ def _site(options: ServiceOptions, folders: OwnerFolders, door: Door, pool: Work
         origins=options.web.origins,
         limits=options.web.limits,
         describe_nodes=nodes,
+        describe_to=own_nodes,
         device_stats=devices,
         extensions=(frontend.SCRIPT,) if options.frontend else (),
         arguments=options.arguments,

@@ -52,10 +52,10 @@ class Desk:
     """Open websockets, to be closed at the end."""
     _errands: set["asyncio.Task[Any]"] = field(default_factory=set["asyncio.Task[Any]"])
 
-    async def shelf(self) -> Shelf:
-        """The nodes. Refuses when somebody's own nodes cannot be loaded."""
+    async def shelf(self, owner: str) -> Shelf:
+        """The nodes, and the folders of an owner. Refuses when somebody's own nodes cannot be loaded."""
         try:
-            return await self.library.shelf()
+            return (await self.library.shelf()).of(owner)
         except Exception as error:
             LOGGER.error("the nodes cannot be loaded: %s", error)
             raise Refused(503, f"the nodes of this server cannot be loaded: {error}") from error
@@ -109,7 +109,7 @@ class Desk:
 
 async def prepare(library: Library, claim: Claim, previews: bool) -> Prepared:
     """What a worker is to run of a claimed job. Raises CannotRun."""
-    shelf = await library.shelf()
+    shelf = (await library.shelf()).of(claim.job.owner)
     return await asyncio.to_thread(prepared, claim, shelf, previews)
 
 

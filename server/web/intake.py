@@ -15,11 +15,12 @@ from server.database.jobs import LONGEST_LABEL, Claim, NewJob, NewWebhook, is_jo
 from server.overrides import WrongOverride, override
 from server.web.acceptance import Accepted, Refused, examine
 from server.web.dispatcher import CannotRun, Prepared
+from server.web.files.owner_folders import OwnerFolders
 from server.web.library import Shelf
 from server.web.narrator import milliseconds
 from server.web.prompt_errors import outputs_refusal, refusal, whole_refusal
 from server.web.requests import BatchRequest, PromptRequest, Submission
-from server.workers.messages import Job
+from server.workers.messages import Job, JobFolders
 from workflows.documents import Document, UnreadableDocument, carried, document_in, document_of
 from workflows.editor.shapes import is_editor_document
 from workflows.pictures import is_picture
@@ -142,8 +143,15 @@ def prepared(claim: Claim, shelf: Shelf, previews: bool) -> Prepared:
         targets=job.targets,
         extra=json.dumps(extra).encode(),
         previews=previews,
+        folders=_job_folders(shelf.folders),
     )
     return Prepared(made, nodes)
+
+
+def _job_folders(folders: OwnerFolders) -> JobFolders:
+    # A worker may be in another folder than the server.
+    output, uploads, temporary = (path.absolute() for path in (folders.output, folders.uploads, folders.temporary))
+    return JobFolders(output=output, uploads=uploads, temporary=temporary)
 
 
 def assignments(changes: Mapping[str, Any]) -> list[str]:

@@ -3,11 +3,11 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graph.catalogue import Catalogue
-from graph.folders import Folders
+from server.web.files.owner_folders import OwnerFolders
 
 LOOK_SECONDS = 2.0
 """Whether somebody's own nodes have changed is looked at no oftener than this."""
@@ -18,7 +18,22 @@ class Shelf:
     """A catalogue, and the folders in which its nodes look for files."""
 
     catalogue: Catalogue
-    folders: Folders
+    folders: OwnerFolders
+
+    def of(self, owner: str) -> "Shelf":
+        """The same catalogue over the folders of an owner. To be called on the installation's own."""
+        return replace(self, folders=self.folders.of(owner))
+
+    def with_own_choices(self, described: dict[str, Any]) -> dict[str, Any]:
+        """A description with what can be chosen from in these folders. Looks at the disk."""
+        return {name: self._with_own_choices(name, entry) for name, entry in described.items()}
+
+    def _with_own_choices(self, name: str, entry: dict[str, Any]) -> dict[str, Any]:
+        from graph.describe import node_info
+
+        node = self.catalogue.get(name)
+        chooses = node is not None and any(each.literal and each.literal.source for each in node.inputs.values())
+        return entry | {"input": node_info(node, self.folders)["input"]} if node is not None and chooses else entry
 
     def describe(self) -> dict[str, Any]:
         """What `/object_info` says of the nodes, with what they can choose from now. Too slow for the event loop."""

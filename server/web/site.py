@@ -37,6 +37,11 @@ async def no_nodes() -> Json:
     return {}
 
 
+async def as_it_is(described: Json, owner: str) -> Json:
+    """A site on which everybody has the same files."""
+    return described
+
+
 async def no_devices() -> Sequence[Json]:
     """A site without devices."""
     return ()
@@ -49,6 +54,7 @@ class Site:
     Args:
         folders: the installation's own; `folders.of(owner)` gives those of an owner.
         describe_nodes: gives `object_info`. While it gives the same object, that is not encoded again.
+        describe_to: gives what of it an owner is told: only the owner's own files can be chosen from.
         device_stats: gives the `devices` of `/system_stats`.
         features: what `/features` tells beside this server's own.
         extensions: scripts that an editor is to load, as paths of this site.
@@ -61,6 +67,7 @@ class Site:
     origins: Origins = field(default_factory=Origins)
     limits: Limits = field(default_factory=Limits)
     describe_nodes: Callable[[], Awaitable[Json]] = no_nodes
+    describe_to: Callable[[Json, str], Awaitable[Json]] = as_it_is
     device_stats: Callable[[], Awaitable[Sequence[Json]]] = no_devices
     features: Json = field(default_factory=dict[str, Any])
     extensions: Sequence[str] = ()

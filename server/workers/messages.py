@@ -6,6 +6,7 @@ JSON that is only passed on (workflows, what outputs show) stays JSON: bytes in 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
@@ -15,6 +16,15 @@ from server.workers.framing import Blob, Language
 from server.workers.options import WorkerOptions
 
 # Jobs.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFolders:
+    """Where a job finds input files and leaves what it makes; all absolute."""
+
+    output: Path
+    uploads: Path
+    temporary: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +39,7 @@ class Job:
         priority: what it is worth against other runs in the same engine; higher goes first.
         node_timeout: seconds after which a node that has not returned counts as failed; None: never.
         previews: whether pictures of work in progress are wanted.
+        folders: those of the job's owner; None: the worker's own.
     """
 
     id: str
@@ -38,6 +49,7 @@ class Job:
     priority: int = 0
     node_timeout: float | None = None
     previews: bool = False
+    folders: JobFolders | None = None
 
     @staticmethod
     def of(

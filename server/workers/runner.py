@@ -12,6 +12,7 @@ from graph.active_run import RunOptions
 from graph.cancellation import Cancellation
 from graph.errors import Cancelled
 from graph.executor import Result
+from graph.folders import Folders
 from graph.problems import InvalidWorkflow
 from graph.store import MemoryStore, Store
 from graph.tiered_store import TieredStore
@@ -19,7 +20,7 @@ from graph.workflow import parse
 from nodes.engine import Engine
 from server.workers.failures import failure_of, internal_failure, wear
 from server.workers.memory import give_back
-from server.workers.messages import Alive, Ended, Free, Freed, Job, JobResult, Lookups, Status
+from server.workers.messages import Alive, Ended, Free, Freed, Job, JobFolders, JobResult, Lookups, Status
 from server.workers.options import PreviewOptions
 from server.workers.outbox import Outbox
 from server.workers.reporting import Reporter, files_of, shown
@@ -98,7 +99,8 @@ class Runner:
         self._outbox.put(Ended(job_id=job.id, result=result, worn=worn))
 
     def _result(self, running: _Running, reporter: Reporter) -> JobResult:
-        job, engine = running.job, self._engine
+        job = running.job
+        engine = self._engine if job.folders is None else self._engine.at(_folders(self._engine.folders, job.folders))
         warnings: tuple[str, ...] = ()
         try:
             workflow = parse(job.workflow)
@@ -140,6 +142,11 @@ class Runner:
         give_back()
         self._outbox.put(self._alive())
         self._outbox.put(Freed(request=order.request, nbytes=freed))
+
+
+def _folders(own: Folders, job: JobFolders) -> Folders:
+    """The worker's own folders with those of a job's owner in their place."""
+    return replace(own, output=job.output, input_folder=job.uploads, temp_folder=job.temporary)
 
 
 def _made(result: Result, warnings: tuple[str, ...]) -> JobResult:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from aiohttp import hdrs, web
 
+from server.web.access import Caller
 from server.web.answers import json_bytes, kept_answer
 from server.web.compression import takes_gzip
 from server.web.endpoint import Gives, get
@@ -43,20 +44,21 @@ class EncodedNodes:
 
 
 async def all_nodes(
-    request: web.Request, site: Site, nodes: EncodedNodes
+    request: web.Request, site: Site, caller: Caller, nodes: EncodedNodes
 ) -> Annotated[web.Response, Gives("application/json")]:
     """Every node: what it takes and gives, in ComfyUI's form. Can be asked for again with its ETag."""
-    encoded = await nodes.of(await site.describe_nodes())
+    encoded = await nodes.of(await site.describe_to(await site.describe_nodes(), caller.owner))
     headers: dict[str, str] = {hdrs.CONTENT_TYPE: "application/json", hdrs.VARY: hdrs.ACCEPT_ENCODING}
     if not takes_gzip(request):
         return kept_answer(request, encoded.plain, encoded.etag, headers)
     return kept_answer(request, encoded.packed, encoded.etag, {**headers, hdrs.CONTENT_ENCODING: "gzip"})
 
 
-async def one_node(site: Site, node_class: str) -> dict[str, Any]:
+async def one_node(site: Site, caller: Caller, node_class: str) -> dict[str, Any]:
     """One node, by its class; nothing if there is none of this class."""
     nodes = await site.describe_nodes()
-    return {node_class: nodes[node_class]} if node_class in nodes else {}
+    entry = {node_class: nodes[node_class]} if node_class in nodes else {}
+    return dict(await site.describe_to(entry, caller.owner))
 
 
 ROUTES = (get("/object_info", all_nodes), get("/object_info/{node_class:[^/]+}", one_node))

@@ -56,7 +56,7 @@ async def submit(
     What of it cannot be made is in `node_errors`; the job is on disk when this answers.
     """
     body = await _body(arrival, site)
-    shelf = await desk.shelf()
+    shelf = await desk.shelf(caller.owner)
     try:
         intake = await asyncio.to_thread(prompt_of, body, _options(query), caller.owner, shelf)
         (new,) = intake.jobs
@@ -78,11 +78,11 @@ async def submit(
 
 @telling
 async def validate(
-    desk: Desk, site: Site, query: PromptQuery, arrival: Arrival
+    desk: Desk, site: Site, caller: Caller, query: PromptQuery, arrival: Arrival
 ) -> Annotated[web.Response, Gives("application/json")]:
     """Everything that is wrong with a workflow. Nothing is queued."""
     body = await _body(arrival, site)
-    shelf = await desk.shelf()
+    shelf = await desk.shelf(caller.owner)
     return json_answer(await asyncio.to_thread(problems_of, body, _options(query), shelf))
 
 
@@ -92,7 +92,7 @@ async def submit_batch(
 ) -> Annotated[web.Response, Gives("application/json")]:
     """Queue one workflow several times, each time with other inputs: `{"prompt": …, "sets": [{…}, …]}`."""
     body = await _body(arrival, site)
-    shelf = await desk.shelf()
+    shelf = await desk.shelf(caller.owner)
     try:
         intake = await asyncio.to_thread(batch_of, body, caller.owner, shelf)
         accepted = await _submitted(desk, intake.jobs)
