@@ -5,7 +5,7 @@ for a while; what a worker says of a job that it does not hold any more is refus
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 
@@ -43,6 +43,10 @@ class JobQueue:
         self._database = database
         self._lease = lease
         self._submissions = Submissions(database)
+
+    def now(self) -> datetime:
+        """The time that jobs are stamped with."""
+        return self._database.now()
 
     # In
 

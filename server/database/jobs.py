@@ -123,14 +123,22 @@ class JobError:
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+Course = Literal["run", "reused", "skipped", "failed"]
+
+
 @dataclass(frozen=True, slots=True)
 class NodeTiming:
-    """When a node ran, in seconds after its job was started, and for how many."""
+    """When a node ran, in seconds after its job was started, and for how many.
+
+    `parent` is the composite that it is a step of; None: it stands in the document. What was reused took no time.
+    """
 
     node_id: str
     node_class: str
     start: float
     seconds: float
+    course: Course = "run"
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,11 +164,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A worker that died over a job: its name, what happened, and when."""
+    """A worker that died over a job: its name, what happened, and when; and when it had been given the job."""
 
     worker: str
     cause: str
     time: datetime
+    started: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

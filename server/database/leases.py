@@ -118,7 +118,7 @@ def _afterwards(row: Row, now: datetime, cause: str | None) -> Mapping[str, Any]
     losses: list[Any] = row["losses"] or []
     attempts = row["attempts"] - 1
     if cause is not None:
-        losses = [*losses, loss_entry(row["worker"], cause, now)]
+        losses = [*losses, loss_entry(row["worker"], cause, now, row["started"])]
         attempts += 1
     values = {"attempts": attempts, "losses": losses or None}
     if row["cancelling"]:

@@ -106,8 +106,9 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def loss_entry(worker: str, cause: str, now: datetime) -> Mapping[str, Any]:
-    return {"worker": worker, "cause": cause, "time": milliseconds(now)}
+def loss_entry(worker: str, cause: str, now: datetime, started: datetime | None) -> Mapping[str, Any]:
+    began = None if started is None else milliseconds(started)
+    return {"worker": worker, "cause": cause, "time": milliseconds(now), "started": began}
 
 
 def summary_of(row: Row) -> JobSummary:
@@ -125,9 +126,7 @@ def job_of(row: Row) -> Job:
         outputs=_document(row["outputs"]),
         record=_document(row["record"]),
         timings=tuple(NodeTiming(*timing) for timing in row["timings"] or ()),
-        losses=tuple(
-            Lost(loss["worker"], loss["cause"], EPOCH + loss["time"] * MILLISECOND) for loss in row["losses"] or ()
-        ),
+        losses=tuple(map(_lost, row["losses"] or ())),
     )
 
 
@@ -152,6 +151,12 @@ def _summary(row: Row) -> dict[str, Any]:
         "error": row["error"] and JobError(**row["error"]),
         "summary": row["summary"] or {},
     }
+
+
+def _lost(loss: Mapping[str, Any]) -> Lost:
+    started: int | None = loss.get("started")
+    began = None if started is None else EPOCH + started * MILLISECOND
+    return Lost(loss["worker"], loss["cause"], EPOCH + loss["time"] * MILLISECOND, began)
 
 
 def _document(text: str | None) -> Document:

@@ -6,7 +6,6 @@ runs, and hands it back when the server stops. A worker that dies costs one atte
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,8 +17,9 @@ from server.database.errors import DatabaseError, LeaseLost
 from server.database.event_log import NewEvent
 from server.database.job_history import JobHistory
 from server.database.job_queue import JobQueue
-from server.database.jobs import Claim, JobError, NodeTiming, Outcome, State
+from server.database.jobs import Claim, JobError, Outcome, State
 from server.database.leases import TakenBack
+from server.web.diary import Diary
 from server.web.hub import Hub, with_texts
 from server.web.job_forms import summary_of
 from server.web.journal import Journal
@@ -78,14 +78,13 @@ class Running:
 
     claim: Claim
     narrator: Narrator
-    timings: list[NodeTiming] = field(default_factory=list[NodeTiming])
+    diary: Diary
     cancelling: bool = False
     lost: bool = False
     """Somebody else has the job by now."""
     at_worker: bool = False
     node: str | None = None
     """The node that began last."""
-    began: float = field(default_factory=time.monotonic)
     result: JobResult | None = None
     """What came of it, as its worker says."""
 
@@ -224,7 +223,7 @@ class Dispatcher:
             claim = None if self._stopping else await self.queue.claim(name)
             if claim is None:
                 return None
-            running = Running(claim, Narrator(claim.job.id, {}))
+            running = Running(claim, Narrator(claim.job.id, {}), Diary())
             self.running[claim.job.id] = running
             return running
 
@@ -300,9 +299,7 @@ class Dispatcher:
         """Called by the pool, in the order in which it happened."""
         if isinstance(event, NodeFinished):
             self.metrics.node_ran(event.class_name, event.seconds)
-        if isinstance(event, NodeFinished) and event.parent is None:
-            start = max(0.0, event.at - event.seconds)
-            running.timings.append(NodeTiming(event.node_id, event.class_name, start, event.seconds))
+        running.diary.note(event)
         told = running.narrator.tell(event)
         for each in told:
             if isinstance(each, Message) and each.type == "executing":
@@ -363,11 +360,11 @@ class Dispatcher:
             state=outcome.state,
             outputs=Document.of(narrator.outputs),
             error=outcome.error,
-            timings=tuple(running.timings),
+            timings=tuple(running.diary.timings),
             ran=outcome.ran,
             reused=outcome.reused,
             summary=summary_of(narrator.outputs, said),
-            record=Document.of({"meta": narrator.meta, "messages": messages}),
+            record=Document.of({"meta": narrator.meta, "messages": messages, **running.diary.record}),
         )
 
     async def _end(self, running: Running, outcome: Outcome) -> None:
@@ -386,7 +383,7 @@ class Dispatcher:
 
     async def _over(self, running: Running, state: State) -> None:
         """Say that a job is in the history."""
-        self.metrics.job_ended(state, time.monotonic() - running.began, running.result)
+        self.metrics.job_ended(state, running.diary.seconds, running.result)
         with suppress(DatabaseError):
             await self.hub.queue_changed()
         self._publish(running, [running.narrator.finished()])

@@ -98,6 +98,7 @@ def job_details(job: Job) -> Json:
     entry["node_times"] = {
         timing.node_id: {"class_type": timing.node_class, "start": timing.start, "seconds": timing.seconds}
         for timing in job.timings
+        if timing.course == "run" and timing.parent is None
     }
     if job.losses:
         entry["lost_attempts"] = [

@@ -16,6 +16,7 @@ from server.web.endpoint import Gives, get, post
 from server.web.job_forms import STATES, job_details, job_entry, number
 from server.web.problems import Refused
 from server.web.requests import Cancelling, Json
+from server.web.trace import trace_of
 
 SORTS: dict[str, Sort] = {"created_at": "created", "execution_duration": "duration"}
 JsonAnswer = Annotated[web.Response, Gives("application/json")]
@@ -67,6 +68,19 @@ async def job(desk: Desk, caller: Caller, job_id: str) -> JsonAnswer:
     """One job with its workflow, its outputs and how long its nodes took."""
     found = await desk.history.job(job_id, caller.owner)
     body = await asyncio.to_thread(lambda: json_bytes(job_details(found)))
+    return web.Response(body=body, content_type="application/json")
+
+
+@telling
+async def trace(desk: Desk, caller: Caller, job_id: str) -> JsonAnswer:
+    """What took how long in a job, as a trace for Perfetto (ui.perfetto.dev) or Chrome: waiting, attempts, nodes.
+
+    Of a job that runs, what is over of it up to now.
+    """
+    found = await desk.history.job(job_id, caller.owner)
+    running = desk.dispatcher.running.get(job_id)
+    timings = found.timings if running is None else tuple(running.diary.timings)
+    body = await asyncio.to_thread(lambda: json_bytes(trace_of(found, timings, desk.queue.now())))
     return web.Response(body=body, content_type="application/json")
 
 
@@ -129,4 +143,5 @@ ROUTES = (
     post("/jobs/{job_id}/cancel", cancel),
     post("/jobs/{job_id}/retry", retry),
     get("/jobs/{job_id}/events", events),
+    get("/jobs/{job_id}/trace", trace),
 )
