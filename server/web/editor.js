@@ -27,7 +27,10 @@ app.registerExtension({
       const own = () => ({ ...structuredClone(workflow), extra: { ...workflow.extra, ds: view(workflow.nodes) } });
       return load.call(app, graph ?? own(), ...others);
     };
-    // Whoever comes for the first time sees it too, in the place of an empty canvas.
-    await app.extensionManager.setting.set("Comfy.TutorialCompleted", true);
+    const settings = app.extensionManager.setting;
+    if (settings.get("Comfy.TutorialCompleted")) return;
+    // Whoever comes for the first time sees it too, not an empty canvas, and no news of another program's releases.
+    await settings.set("Comfy.Notification.ShowVersionUpdates", false);
+    await settings.set("Comfy.TutorialCompleted", true);
   },
 });

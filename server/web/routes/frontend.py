@@ -7,9 +7,14 @@ from typing import Annotated, Any
 
 from aiohttp import hdrs, web
 
+from server.web.access import Caller
+from server.web.answers import FileAnswer
 from server.web.endpoint import Gives, get
+from server.web.files.names import found
 from server.web.frontend import INDEX, Frontend
+from server.web.site import Site
 
+STYLE = "user.css"
 SCRIPT = "/extensions/latentloom/editor.js"
 
 # The editor brings its own styles and scripts. It asks nobody but this server: neither those who made it, nor places
@@ -48,6 +53,17 @@ async def no_logos() -> dict[str, Any]:
     return {}
 
 
+async def no_style() -> Annotated[web.Response, Gives("text/css")]:
+    """Empty: the editor asks for it, and has none."""
+    return web.Response(content_type="text/css")
+
+
+async def own_style(site: Site, caller: Caller) -> Annotated[web.StreamResponse, Gives("text/css")]:
+    """How the caller wants the editor to look, if they have put a `user.css` among their files."""
+    path = await asyncio.to_thread(found, (site.folders.of(caller.owner).user,), STYLE)
+    return await no_style() if path is None else FileAnswer(path, headers={hdrs.CONTENT_TYPE: "text/css"})
+
+
 async def part(frontend: Frontend, file: str) -> Annotated[web.StreamResponse, Gives("*/*")]:
     """A file of the editor."""
     return await asyncio.to_thread(frontend.file, file)
@@ -58,5 +74,7 @@ ROUTES = (
     get(SCRIPT, script, twin=False, hidden=True),
     get("/templates/index.json", no_templates, twin=False, hidden=True),
     get("/templates/index_logo.json", no_logos, twin=False, hidden=True),
+    get(f"/{STYLE}", no_style, twin=False, hidden=True),
+    get(f"/userdata/{STYLE}", own_style, hidden=True),
     get("/{file:.+}", part, twin=False, hidden=True),
 )
