@@ -84,6 +84,9 @@ class Limits:
         return " and ".join(part for part in (lower, upper) if part)
 
 
+UNLIMITED = Limits()
+
+
 @dataclass(frozen=True)
 class LiteralType:
     """A literal input's type, taken apart once: the bare type, its limits, choices, widget and file source."""
@@ -92,7 +95,7 @@ class LiteralType:
     base: Any
     wire: str
     widget: Widget = field(default_factory=Widget)
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = UNLIMITED
     choices: tuple[object, ...] = ()
     source: Source | None = None
     tooltip: str = ""
@@ -123,8 +126,8 @@ class LiteralType:
             return any(type(value) is type(choice) and value == choice for choice in self.choices)
         return (
             type(value) is self.base
-            and self.limits.admit(value)
-            and (self.base is not float or isfinite(cast(float, value)))
+            and (self.limits is UNLIMITED or self.limits.admit(value))
+            and (type(value) is not float or isfinite(value))
         )
 
     def validate(self, value: object) -> object:
@@ -252,4 +255,4 @@ def _limits(metadata: tuple[Any, ...]) -> Limits:
                     found["below"] = cast(float, constraint.lt)
                 case _:
                     pass
-    return Limits(**found)
+    return Limits(**found) if found else UNLIMITED

@@ -166,14 +166,11 @@ class _Resolver:
         """The nodes this one links to, in the order of the document; links that lead nowhere are left out."""
         node, workflow = self.nodes[node_id], self.workflow
         links: dict[str, Ref | None] = {}
-        sources: list[str] = []
         for name, given in workflow[node_id].inputs.items():
             if isinstance(given, list) and (node is None or name in node.inputs):
-                link = links[name] = _link(cast("list[object]", given))
-                if link is not None and link[0] in workflow:
-                    sources.append(link[0])
+                links[name] = _link(cast("list[object]", given))
         self.links[node_id] = links
-        return iter(sources)
+        return iter([link[0] for link in links.values() if link is not None and link[0] in workflow])
 
     def _report_cycle(self, path: list[str]) -> None:
         nodes = frozenset(path)
@@ -214,8 +211,8 @@ class _Resolver:
                     self._note_file(node_id, name, declared, files, declared.default)
                 continue
             value = given[name]
-            if isinstance(value, list):
-                link = self._checked_link(node_id, name, declared, read[name], cast("list[object]", value))
+            if name in read:
+                link = self._checked_link(node_id, name, declared, read[name], value)
                 if link is not None:
                     links[name] = link
             elif declared.value is not None:
@@ -241,9 +238,7 @@ class _Resolver:
                 found = f"{self._place(node_id)} has no input {name!r}; it is ignored"
                 self.warnings.append(f"{found} ({hint})" if hint else found)
 
-    def _checked_link(
-        self, node_id: str, name: str, declared: Input, link: Ref | None, given: list[object]
-    ) -> Ref | None:
+    def _checked_link(self, node_id: str, name: str, declared: Input, link: Ref | None, given: object) -> Ref | None:
         if link is None:
             self._report(
                 "bad_link",
@@ -311,7 +306,8 @@ class _Resolver:
         literals: dict[str, object],
         files: dict[str, str],
     ) -> None:
-        literal = cast(LiteralType, declared.literal)
+        literal = declared.literal
+        assert literal is not None
         if literal.takes_as_it_is(value):
             literals[name] = value
             return
