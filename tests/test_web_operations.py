@@ -1,16 +1,20 @@
 """What those see who keep a server running: health, readiness, metrics, and the logs."""
 
 import asyncio
+import json
+import logging
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.logs import Format, log_to_stderr
 from server.web.keys import StatedKey
 from server.web.options import WebOptions
 from tests.servers import Client, serving
 from tests.web_site import ANN, bearer
-from tests.workers import chain
+from tests.workers import chain, use
 
 pytestmark = pytest.mark.anyio
 
@@ -91,3 +95,37 @@ async def test_only_metrics_ask_for_a_key(tmp_path: Path):
         async with client.http.get("/metrics", headers=bearer(ANN)) as answer:
             assert answer.status == 200
         assert statuses["/health"] == 200 and statuses["/ready"] in (200, 503) and statuses["/metrics"] == 401
+
+
+@pytest.fixture
+def untouched() -> Generator[None]:
+    """The log is as it was, afterwards."""
+    logger, access = logging.getLogger("latentloom"), logging.getLogger("latentloom.access")
+    before = logger.handlers, logger.level, access.level
+    yield
+    logger.handlers = before[0]
+    logger.setLevel(before[1])
+    access.setLevel(before[2])
+
+
+async def logged(client: Client, form: Format, capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str]]:
+    """The id of a job with a prompt in it that was run, and what was logged of that."""
+    log_to_stderr("INFO", form, requests=True)
+    workflow = {"1": use("PrimitiveString", value="a secret boat"), "2": use("PreviewAny", source=["1", 0])}
+    job_id = (await client.run(workflow))["prompt_id"]
+    said = capsys.readouterr().err
+    assert "secret boat" not in said
+    return job_id, said.splitlines()
+
+
+@pytest.mark.usefixtures("untouched")
+async def test_the_log_names_the_job_and_says_nothing_of_what_is_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    async with serving(tmp_path) as client:
+        job_id, lines = await logged(client, "json", capsys)
+        about = [line for line in map(json.loads, lines) if line.get("job") == job_id]
+        assert [line["message"].split(" after")[0] for line in about] == [f"job {job_id} begins", f"job {job_id}: done"]
+        assert all(line["level"] == "INFO" and line["time"].endswith("+00:00") for line in about)
+        job_id, lines = await logged(client, "text", capsys)
+        assert sum(job_id in line for line in lines) == 2 and all("INFO" in line for line in lines)

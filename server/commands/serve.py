@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from server.logs import FORMATS, log_to_stderr
 from server.options import PRECISIONS
 from server.quantities import SIZE
 from server.settings import Settings, WrongRequest
@@ -179,13 +180,17 @@ Flags of ComfyUI's server are accepted; those that mean nothing here are named i
     type=click.Choice(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), case_sensitive=False),
     help="What is logged.",
 )
+@click.option(
+    "--log-format", type=click.Choice(FORMATS), default="text", show_default=True, help="json: an object on each line."
+)
 @click.argument("others", nargs=-1, type=click.UNPROCESSED, metavar="")
 @click.pass_obj
 def serve(settings: Settings, **given: Any) -> None:
     """Take workflows over HTTP, as ComfyUI does, queue them, and have them run by worker processes."""
     options = _Given(settings, given)
     level = given["log_level"] or ("DEBUG" if settings.verbosity else "WARNING" if given["quiet"] else "INFO")
-    _log(level.upper(), asked=given["log_level"] is not None)
+    # A line for each request is for those who want it.
+    log_to_stderr(level.upper(), given["log_format"], requests=given["log_level"] is not None)
     options.warn_of_others()
     try:
         asyncio.run(_serve(options))
@@ -377,13 +382,3 @@ async def _listen(runner: "AppRunner", told: "WebOptions", tls: "SSLContext | No
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         if not quiet:
             click.echo(f"Latentloom is at {scheme}://{shown}:{port}")
-
-
-def _log(level: str, asked: bool) -> None:
-    logger = logging.getLogger("latentloom")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.handlers = [handler]
-    logger.setLevel(level)
-    if not asked:  # a line for each request is for those who want it
-        logging.getLogger("latentloom.access").setLevel(logging.WARNING)

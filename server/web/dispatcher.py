@@ -19,6 +19,7 @@ from server.database.job_history import JobHistory
 from server.database.job_queue import JobQueue
 from server.database.jobs import Claim, JobError, Outcome, State
 from server.database.leases import TakenBack
+from server.logs import about_job
 from server.web.diary import Diary
 from server.web.hub import Hub, with_texts
 from server.web.job_forms import summary_of
@@ -232,6 +233,10 @@ class Dispatcher:
         return self._stopping or usable > len(self.running)
 
     async def _work(self, name: str, running: Running) -> None:
+        with about_job(running.claim.job.id):
+            await self._see_through(name, running)
+
+    async def _see_through(self, name: str, running: Running) -> None:
         beats = asyncio.create_task(self._keep_alive(running))
         try:
             await self.hub.queue_changed()
@@ -267,6 +272,7 @@ class Dispatcher:
             await self._end(running, self._interrupted(running))
             return
         running.at_worker = True
+        log.info("job %s begins", claim.job.id)
         try:
             result = await self.workers.run(prepared.job, lambda event: self._happened(running, event))
         except WorkerDied as error:
@@ -383,7 +389,10 @@ class Dispatcher:
 
     async def _over(self, running: Running, state: State) -> None:
         """Say that a job is in the history."""
-        self.metrics.job_ended(state, running.diary.seconds, running.result)
+        seconds, result = running.diary.seconds, running.result
+        self.metrics.job_ended(state, seconds, result)
+        steps = f"; {result.ran} steps ran, {result.reused} were reused" if result else ""
+        log.info("job %s: %s after %.3f s%s", running.claim.job.id, state, seconds, steps)
         with suppress(DatabaseError):
             await self.hub.queue_changed()
         self._publish(running, [running.narrator.finished()])
