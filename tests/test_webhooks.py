@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,17 @@ async def test_somebody_is_told_however_a_job_ends(world: World):
     await world.queue.finish(claim.lease, Outcome(state="failed"))
     await world.queue.cancel_waiting()
     assert {call.job_id for call in await world.webhooks.take()} == set(ids)
+
+
+async def test_somebody_may_want_to_hear_of_some_endings_alone(world: World):
+    hook = NewWebhook(url=HOOK.url, endings=("failed", "cancelled"))
+    ids = [(await world.submit(webhook=hook)).id for _ in range(3)]
+    await world.queue.cancel(ids[:1])
+    for state in ("failed", "done"):
+        claim = await world.queue.claim("worker")
+        assert claim is not None
+        await world.queue.finish(claim.lease, Outcome(state=state))
+    assert {call.job_id for call in await world.webhooks.take()} == {*ids[:2]}
 
 
 async def test_a_call_is_handed_out_once_until_patience_ends(url: str):
@@ -93,7 +105,10 @@ async def test_the_webhook_of_somebody_else_is_not_shown(world: World):
     assert await world.webhooks.status(job_id, "theirs") is not None
 
 
-@pytest.mark.parametrize("wrong", [{"url": "\0"}, {"url": "x" * 2001}, {"url": "a", "secret": "\ud800"}])
-async def test_a_webhook_that_cannot_be_stored_is_refused(wrong: dict[str, str]):
+@pytest.mark.parametrize(
+    "wrong",
+    [{"url": "\0"}, {"url": "x" * 2001}, {"url": "a", "secret": "\ud800"}, {"url": "a", "endings": ("running",)}],
+)
+async def test_a_webhook_that_cannot_be_stored_is_refused(wrong: dict[str, Any]):
     with pytest.raises(WrongRequest):
         NewWebhook(**wrong)

@@ -35,14 +35,22 @@ def is_job_id(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewWebhook:
-    """Whom to tell when a job is over. `secret` signs what is sent; it is kept for as long as the job."""
+    """Whom to tell when a job is over.
+
+    Args:
+        secret: signs what is sent; it is kept for as long as the job.
+        endings: the ways to end that are told of; None: all.
+    """
 
     url: str
     secret: str | None = None
+    endings: Sequence[Ending] | None = None
 
     def __post_init__(self) -> None:
         storable("webhook's URL", self.url, 2000)
         storable("webhook's secret", self.secret or "")
+        if any(ending not in ENDINGS for ending in self.endings or ()):
+            raise WrongRequest(f"a webhook is told of endings: {', '.join(ENDINGS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, case, func, select, true, type_coerce, update
+from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, case, func, or_, select, true, type_coerce, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.database.chunks import chunks
@@ -140,7 +140,10 @@ def over(now: datetime) -> Mapping[str, Any]:
 async def announce(connection: AsyncConnection, ended: Sequence[int], now: datetime) -> None:
     """Jobs are over: tell those who wanted to be told."""
     for some in chunks(ended):
-        due = update(webhook).where(webhook.c.job.in_(some), webhook.c.state == "waiting").values(due=now)
+        ending = select(job.c.state).where(job.c.seq == webhook.c.job).scalar_subquery()
+        # No ending is a part of another one's name.
+        wanted = or_(webhook.c.endings.is_(None), webhook.c.endings.contains(ending))
+        due = update(webhook).where(webhook.c.job.in_(some), webhook.c.state == "waiting", wanted).values(due=now)
         await connection.execute(due)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from server.database.errors import DatabaseUnusable
 
-NEWEST = "0001"
+NEWEST = "0002"
 """The revision that this code is written for: the last one in `migrations/versions`."""
 REVISION_TABLE = "latentloom_revision"
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -166,6 +166,7 @@ async def _add_webhooks(connection: AsyncConnection, jobs: Sequence[NewJob]) -> 
                     "job": rows[new.id],
                     "url": new.webhook.url,
                     "secret": new.webhook.secret,
+                    "endings": None if new.webhook.endings is None else ",".join(new.webhook.endings),
                     "state": "waiting",
                     "attempts": 0,
                 }

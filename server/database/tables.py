@@ -189,6 +189,7 @@ webhook = Table(
     Column("attempts", Integer, nullable=False),
     Column("due", Moment),
     Column("failure", Text),
+    Column("endings", Text),  # the states that are told, with commas between; all if there are none
 )
 _DUE = webhook.c.due.is_not(None)
 Index("webhook_due", webhook.c.due, sqlite_where=_DUE, postgresql_where=_DUE)
