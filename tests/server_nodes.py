@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graph.folders import Folders
 from graph.node import node
-from graph.values import Ui, Value
+from graph.values import INJECTED, Ui, Value
+from nodes.output_names import place_output, write_atomically
+from nodes.saving import SavedFiles
 
 
 @dataclass(frozen=True)
@@ -49,3 +52,18 @@ def stamp(token: Token, folder: str) -> Token:
 def announce(token: Token) -> Said:
     """Say which token it is."""
     return Said(str(token.number))
+
+
+@node("Linger")
+def linger(token: Token, seconds: float = 0.05) -> Token:
+    """Take a while."""
+    time.sleep(seconds)
+    return token
+
+
+@node("Engrave", lane="io")
+def engrave(token: Token, folders: Folders = INJECTED) -> SavedFiles:
+    """Save the number, many times over, as pictures are saved."""
+    place = place_output(folders.output, f"numbers/{token.number}")
+    path = write_atomically(place.folder, place.prefix, ".txt", f"{token.number}\n".encode() * 20_000)
+    return SavedFiles("images", "output", place.subfolder, (path,))

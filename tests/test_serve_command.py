@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 import pytest
 from PIL import Image
 
-from tests.programs import COMMAND, OVER, ROOT, program
+from tests.programs import COMMAND, ROOT, program
 from tests.workers import use
 
 
@@ -22,35 +22,6 @@ def test_the_server_process_never_loads_torch(tmp_path: Path):
         assert "torch" in json.dumps(server.ask("/system_stats"))
         loaded = Path(f"/proc/{server.process.pid}/maps").read_text()
         assert "sqlite" in loaded and "torch" not in loaded
-
-
-def test_every_job_ends_exactly_once_however_often_everything_is_killed(tmp_path: Path):
-    stamps = tmp_path / "stamps"
-    stamps.mkdir()
-    jobs, kills = 50, 3
-    workflow = {
-        "1": use("Mint"),
-        "2": use("Stamp", token=["1", 0], folder=str(stamps)),
-        "3": use("Announce", token=["2", 0]),
-    }
-    with program(tmp_path) as server:
-        batch = {"prompt": workflow, "sets": [{"Mint.number": number} for number in range(jobs)]}
-        ids = [job["prompt_id"] for job in server.ask("/batch", batch)["jobs"]]
-        server.until_over(5)
-        server.kill()
-    for kill in range(1, kills):
-        with program(tmp_path) as server:
-            before = server.count(OVER)
-            assert before < jobs
-            server.until_over(min(before + 3 + kill, jobs))
-            server.kill()
-    with program(tmp_path) as server:
-        assert server.until_over(jobs) == jobs == server.count("completed")
-        shown = [server.ask(f"/jobs/{job_id}")["outputs"]["3"]["text"] for job_id in ids]
-        assert shown == [[str(number + 1000)] for number in range(jobs)]
-        assert list(server.ask(f"/history?max_items={jobs + 10}")) == ids
-    lines = sum(len(path.read_text().splitlines()) for path in stamps.iterdir())
-    assert len(list(stamps.iterdir())) == jobs and lines <= jobs + kills
 
 
 def test_a_server_that_is_told_to_stop_hands_back_and_ends(tmp_path: Path):
