@@ -17,6 +17,7 @@ from server.database.engines import USUAL_FILE
 from server.database.event_log import EventLog
 from server.database.job_history import JobHistory
 from server.database.job_queue import JobQueue
+from server.database.webhooks import Webhooks
 from server.instance import take_instance
 from server.web.access import Door
 from server.web.application import make_application
@@ -29,10 +30,12 @@ from server.web.journal import Journal
 from server.web.library import Library, Shelf
 from server.web.lock import lock
 from server.web.log_buffer import LogBuffer
+from server.web.messenger import Messenger
 from server.web.metrics import Metrics
 from server.web.options import WebOptions
 from server.web.routes import frontend, home, jobs, operations, prompts, queue, websocket
 from server.web.routes.node_info import EncodedNodes
+from server.web.signatures import kept_secret
 from server.web.site import Site
 from server.workers.descriptions import Descriptions
 from server.workers.options import PoolOptions, WorkerOptions
@@ -97,7 +100,8 @@ async def running(options: ServiceOptions) -> AsyncGenerator[Service]:
         keys = ApiKeys(database)
         door = lock(options.web, keys, await keys.any_valid())
         pool = await stack.enter_async_context(WorkerPool(options.pool))
-        desk = _desk(instance.name, database, pool, options, folders)
+        secret = options.web.webhook_secret or await asyncio.to_thread(kept_secret, options.data)
+        desk = _desk(instance.name, database, pool, options, folders, secret)
         await desk.dispatcher.start()
         buffer = LogBuffer()
         logger = logging.getLogger("latentloom")
@@ -109,6 +113,7 @@ async def running(options: ServiceOptions) -> AsyncGenerator[Service]:
             services[Frontend] = options.frontend
         front = home.ROUTES if options.frontend is None else (*home.OVERVIEW, *frontend.ROUTES)
         application = make_application(site, (*front, *ROUTES), services)
+        telling = asyncio.create_task(desk.messenger.work())
         application.on_shutdown.append(lambda _: desk.say_goodbye())
         # The nodes are loaded when the server answers, but before the first job needs them.
         warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER, lambda: desk.begin(_warm_up(desk)))
@@ -119,10 +124,14 @@ async def running(options: ServiceOptions) -> AsyncGenerator[Service]:
             desk.dispatcher.stop()
             await pool.close()
             await desk.dispatcher.finish()
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
             desk.hub.close()
 
 
-def _desk(name: str, database: Database, pool: WorkerPool, options: ServiceOptions, folders: OwnerFolders) -> Desk:
+def _desk(
+    name: str, database: Database, pool: WorkerPool, options: ServiceOptions, folders: OwnerFolders, secret: str
+) -> Desk:
     queue, history, events = JobQueue(database), JobHistory(database), EventLog(database)
 
     async def unfinished(owner: str) -> int:
@@ -132,6 +141,10 @@ def _desk(name: str, database: Database, pool: WorkerPool, options: ServiceOptio
     journal = Journal(events, hub.written)
     worker: WorkerOptions = options.pool.worker
     library = Library(lambda: _shelf(folders, worker), Descriptions(worker).identity)
+    webhooks = Webhooks(database)
+    messenger = Messenger(
+        webhooks=webhooks, history=history, secret=secret, allow_private=options.web.allow_private_webhooks
+    )
     dispatcher = Dispatcher(
         name=name,
         queue=queue,
@@ -141,6 +154,7 @@ def _desk(name: str, database: Database, pool: WorkerPool, options: ServiceOptio
         workers=pool,
         prepare=partial(prepare, library, previews=options.previews),
         lanes=len(options.pool.devices),
+        on_end=messenger.wake,
     )
     return Desk(
         queue=queue,
@@ -151,6 +165,8 @@ def _desk(name: str, database: Database, pool: WorkerPool, options: ServiceOptio
         dispatcher=dispatcher,
         library=library,
         pool=pool,
+        webhooks=webhooks,
+        messenger=messenger,
         most_unfinished=options.most_unfinished,
     )
 

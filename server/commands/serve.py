@@ -165,6 +165,17 @@ Flags of ComfyUI's server are accepted; those that mean nothing here are named i
 )
 @click.option("--insecure-no-auth", is_flag=True, help="Ask for no keys, also not when other machines can come in.")
 @click.option(
+    "--webhook-secret",
+    envvar="LATENTLOOM_WEBHOOK_SECRET",
+    metavar="SECRET",
+    help="Signs what webhooks are told; if left out, the one in the data folder's webhook_secret.",
+)
+@click.option(
+    "--allow-private-webhooks",
+    is_flag=True,
+    help="Let whoever submits jobs have webhooks sent to this machine and to private networks.",
+)
+@click.option(
     "--requests-per-second", type=click.FloatRange(0), metavar="N", help="Of one client; 0: as many as it likes."
 )
 @click.option("--tls-certfile", type=click.Path(path_type=Path, dir_okay=False, exists=True))
@@ -253,6 +264,8 @@ class _Given:
                 max_upload_size=given["max_upload_size"],
                 enable_compress_response_body=given["compress"],
                 api_key=given["keys"],
+                webhook_secret=given["webhook_secret"],
+                allow_private_webhooks=given["allow_private_webhooks"],
                 insecure_no_auth=given["insecure_no_auth"],
                 requests_per_second=given["requests_per_second"],
                 input_directory=given["inputs"],

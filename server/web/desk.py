@@ -16,12 +16,15 @@ from server.database.event_log import EventLog
 from server.database.job_history import JobHistory
 from server.database.job_queue import JobQueue
 from server.database.jobs import ENDINGS, Accepted, Claim, Job, NewJob
+from server.database.webhooks import Webhooks
 from server.web.dispatcher import Dispatcher, Prepared
 from server.web.hub import Hub
 from server.web.intake import prepared
 from server.web.journal import Journal
 from server.web.library import Library, Shelf
+from server.web.messenger import Messenger
 from server.web.problems import LOGGER, Refused
+from server.web.public_addresses import PrivateAddress
 from server.workers.pool import WorkerPool
 
 LOOK_SECONDS = 2.0
@@ -47,6 +50,8 @@ class Desk:
     dispatcher: Dispatcher
     library: Library
     pool: WorkerPool
+    webhooks: Webhooks
+    messenger: Messenger
     most_unfinished: int | None = None
     sockets: set[web.WebSocketResponse] = field(default_factory=set[web.WebSocketResponse])
     """Open websockets, to be closed at the end."""
@@ -61,7 +66,12 @@ class Desk:
             raise Refused(503, f"the nodes of this server cannot be loaded: {error}") from error
 
     async def submit(self, jobs: Sequence[NewJob]) -> Sequence[Accepted]:
-        """Queue jobs. They are on disk when this returns. Raises DatabaseError."""
+        """Queue jobs. They are on disk when this returns. Raises DatabaseError; refuses webhooks that cannot be."""
+        for url in {job.webhook.url for job in jobs if job.webhook is not None}:
+            try:
+                self.messenger.refuse(url)
+            except (ValueError, PrivateAddress) as error:
+                raise Refused(400, f"webhook.url: {error}") from error
         accepted = await self.queue.submit(jobs, self.most_unfinished)
         await self.hub.queue_changed()
         self.dispatcher.wake()
@@ -87,8 +97,9 @@ class Desk:
             if wait > 0:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(ended.wait(), wait)
+            last = ended.is_set() or loop.time() >= until  # before looking: what ends meanwhile is looked at once more
             job = await self.history.job(job_id, owner)
-            if job.state in ENDINGS or ended.is_set() or loop.time() >= until:
+            if job.state in ENDINGS or last:
                 return job
 
     def begin(self, errand: Awaitable[Any]) -> None:

@@ -105,6 +105,7 @@ class Dispatcher:
     Args:
         name: of this server among those that share the database, the same after a restart.
         lanes: as many as there are workers.
+        on_end: is called when a job is over.
         heartbeat: seconds between two signs of life of a job; a few of them fit into a lease.
     """
 
@@ -117,6 +118,7 @@ class Dispatcher:
     prepare: Prepare
     lanes: int
     heartbeat: float = 8.0
+    on_end: Callable[[], None] = lambda: None
     metrics: Metrics = field(default_factory=Metrics)
     running: dict[str, Running] = field(default_factory=dict[str, Running])
     """Jobs that run here, by id."""
@@ -177,7 +179,8 @@ class Dispatcher:
                 self.workers.cancel(job_id)
 
     def ended(self, job_id: str) -> None:
-        """Let those go on who wait for the end of a job."""
+        """Let those go on who wait for the end of a job, and have it told to others."""
+        self.on_end()
         for event in self._waiting.pop(job_id, ()):
             event.set()
 

@@ -11,15 +11,16 @@ from graph.problems import InvalidWorkflow, Problem, same_name
 from graph.workflow import Workflow, read
 from server.database.documents import Document as Text
 from server.database.errors import WrongRequest
-from server.database.jobs import LONGEST_LABEL, Claim, NewJob, NewWebhook, is_job_id
+from server.database.jobs import ENDINGS, LONGEST_LABEL, Claim, Ending, NewJob, NewWebhook, is_job_id
 from server.overrides import WrongOverride, override
 from server.web.acceptance import Accepted, Refused, examine
 from server.web.dispatcher import CannotRun, Prepared
 from server.web.files.owner_folders import OwnerFolders
+from server.web.job_forms import STATUS
 from server.web.library import Shelf
 from server.web.narrator import milliseconds
 from server.web.prompt_errors import outputs_refusal, refusal, whole_refusal
-from server.web.requests import BatchRequest, PromptRequest, Submission
+from server.web.requests import BatchRequest, PromptRequest, Submission, Webhook
 from server.workers.messages import Job, JobFolders
 from workflows.documents import Document, UnreadableDocument, carried, document_in, document_of
 from workflows.editor.shapes import is_editor_document
@@ -278,10 +279,15 @@ def _job(request: Submission, document: Document, accepted: Accepted, owner: str
             secret=secret,
             workflow_id=_workflow_id(pnginfo),
             label=_label(accepted.workflow),
-            webhook=None if webhook is None else NewWebhook(url=webhook.url, secret=webhook.secret),
+            webhook=None if webhook is None else _webhook(webhook),
         )
     except WrongRequest as error:
         raise wrong_request("The request cannot be stored", str(error)) from error
+
+
+def _webhook(asked: Webhook) -> NewWebhook:
+    endings: list[Ending] = [ending for ending in ENDINGS if asked.events is None or STATUS[ending] in asked.events]
+    return NewWebhook(url=asked.url, secret=asked.secret, endings=endings)
 
 
 def _text(value: object) -> str | None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from server.database.jobs import Job, JobError, JobSummary, State
+from server.database.webhooks import WebhookStatus
 
 Json = dict[str, Any]
 
@@ -88,7 +89,7 @@ def job_entry(job: JobSummary) -> Json:
     return {name: value for name, value in entry.items() if value is not None}
 
 
-def job_details(job: Job) -> Json:
+def job_details(job: Job, hook: WebhookStatus | None = None) -> Json:
     """One job with everything but its secret."""
     entry = job_entry(job)
     entry["workflow"] = {"prompt": job.workflow.value(), "extra_data": job.extra.value()}
@@ -111,7 +112,25 @@ def job_details(job: Job) -> Json:
             "node_id": job.error.node_id,
             "node_class": job.error.node_class,
         }
+    if hook is not None:
+        entry["webhook"] = {
+            "url": hook.url,
+            "state": hook.state,
+            "attempts": hook.attempts,
+            "next_attempt": _ms(hook.due),
+            "failure": hook.failure,
+        }
     return entry
+
+
+def told_of(job: Job) -> Json:
+    """What a webhook is told of a job that is over."""
+    entry = {**job_entry(job), "outputs": job.outputs.value()}
+    if job.error is not None:
+        entry["error"] = {"type": job.error.type, "message": job.error.message, "node_id": job.error.node_id}
+    entry["prompt_id"] = entry.pop("id")
+    ended = job.finished or job.created
+    return {"type": f"job.{STATUS[job.state]}", "timestamp": ended.isoformat(), "data": entry}
 
 
 def summary_of(outputs: Mapping[str, Json], error: Json | None) -> Json:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from server.web.files.owner_folders import OwnerFolders, installation_folders
 from server.web.keys import StatedKey
 from server.web.origins import ANY, Origins, is_origin
 from server.web.rates import Rate
+from server.web.signatures import checked_secret
 from server.web.site import MIB, Limits
 from server.web.tls import server_context
 
@@ -19,6 +20,10 @@ LOOPBACK = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")
 PORT = 8188
 USUAL_REQUESTS = 1000.0
+
+
+def _secret(said: str | None) -> str | None:
+    return None if said is None else checked_secret(said)
 
 
 class WebOptions(BaseModel):
@@ -32,6 +37,8 @@ class WebOptions(BaseModel):
         allowed_host: names that this server has beside its addresses and the machine's own name; `*`: any.
         max_upload_size: megabytes.
         api_key: keys, each `KEY` or `OWNER=KEY`.
+        webhook_secret: signs what webhooks are told; the one in the data folder if left out.
+        allow_private_webhooks: whether webhooks may go to this machine and to private networks.
         insecure_no_auth: whether nobody is asked for a key, also from other machines.
         requests_per_second: of one client; 0: as many as it likes, which is usual on this machine alone.
 
@@ -50,6 +57,8 @@ class WebOptions(BaseModel):
     max_upload_size: Annotated[float, Field(gt=0, le=MIB, allow_inf_nan=False)] = 100
     enable_compress_response_body: bool = False
     api_key: Annotated[tuple[StatedKey, ...], Field(repr=False)] = ()
+    webhook_secret: Annotated[str | None, Field(repr=False), AfterValidator(_secret)] = None
+    allow_private_webhooks: bool = False
     insecure_no_auth: bool = False
     requests_per_second: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
     base_directory: Path | None = None

@@ -13,8 +13,19 @@ class Webhook(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: Annotated[str, Field(pattern=r"^https?://", max_length=2000)]
-    secret: Annotated[str | None, Field(description="Signs what is sent: HMAC-SHA256 of the body.")] = None
+    url: Annotated[str, Field(pattern=r"^https?://[^/?#@]+([/?#]|$)", max_length=2000)]
+    secret: Annotated[
+        str | None,
+        Field(
+            min_length=16,
+            max_length=1000,
+            description="Signs what is sent, as Standard Webhooks has it; the server's own secret if left out.",
+        ),
+    ] = None
+    events: Annotated[
+        list[Literal["completed", "failed", "cancelled"]] | None,
+        Field(min_length=1, description="The endings that are told of; all if left out."),
+    ] = None
 
 
 class Submission(BaseModel):

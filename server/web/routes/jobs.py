@@ -67,7 +67,8 @@ async def jobs(desk: Desk, caller: Caller, query: JobsQuery) -> Json:
 async def job(desk: Desk, caller: Caller, job_id: str) -> JsonAnswer:
     """One job with its workflow, its outputs and how long its nodes took."""
     found = await desk.history.job(job_id, caller.owner)
-    body = await asyncio.to_thread(lambda: json_bytes(job_details(found)))
+    hook = await desk.webhooks.status(job_id, caller.owner)
+    body = await asyncio.to_thread(lambda: json_bytes(job_details(found, hook)))
     return web.Response(body=body, content_type="application/json")
 
 
