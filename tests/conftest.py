@@ -16,6 +16,9 @@ import pytest
 if TYPE_CHECKING:
     from tests.databases import World
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several of us share the processor: before torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 VARIABLE = "LATENTLOOM_TEST_POSTGRESQL"
 NO_SERVER = f"{VARIABLE} is not set"
 
