@@ -1,28 +1,32 @@
 """`latentloom`: the command line."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
-from server.commands.bench import bench
-from server.commands.cache import cache
-from server.commands.convert import convert
-from server.commands.explain import explain
-from server.commands.keys import keys
-from server.commands.models import models
-from server.commands.nodes import nodes
-from server.commands.run import run
-from server.commands.serve import serve
-from server.commands.validate import validate
 from server.settings import Settings
 
 INTERRUPTED = 130
 
 
+COMMANDS = ("run", "serve", "keys", "validate", "convert", "explain", "nodes", "models", "cache", "bench")
+"""Each is in the module of its name, and loaded when it is asked for."""
+
+
 class Commands(click.Group):
     """Commands that answer Ctrl-C with one line and an exit code of their own, wherever it meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"server.commands.{cmd_name}"), cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -73,10 +77,6 @@ def main(context: click.Context, data: Path | None, own_nodes: tuple[Path, ...],
         # What knows fewer letters (a terminal, a pipe on Windows) gets \u2192 and the like instead of a traceback.
         reconfigure(errors="backslashreplace")
     context.obj = Settings(data=data, own_nodes=own_nodes, verbosity=verbose)
-
-
-for command in (run, serve, keys, validate, convert, explain, nodes, models, cache, bench):
-    main.add_command(command)
 
 
 if __name__ == "__main__":

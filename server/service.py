@@ -1,6 +1,7 @@
 """A whole server: database, workers, lanes and site, from its start to its end. Nothing here imports torch."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from graph.collector import collector_paused
 from server.database.api_keys import ApiKeys
 from server.database.database import Database
 from server.database.engines import USUAL_FILE
@@ -172,9 +174,10 @@ def _desk(
 
 
 def _shelf(folders: OwnerFolders, worker: WorkerOptions) -> Shelf:
-    from nodes.engine import full_catalogue
+    with collector_paused():
+        from nodes.engine import full_catalogue
 
-    return Shelf(full_catalogue(folders, worker.own_nodes), folders)
+        return Shelf(full_catalogue(folders, worker.own_nodes), folders)
 
 
 def _site(options: ServiceOptions, folders: OwnerFolders, door: Door, desk: Desk, buffer: LogBuffer) -> Site:
@@ -212,3 +215,5 @@ async def _warm_up(desk: Desk) -> None:
         await desk.library.shelf()
     except Exception as error:
         log.error("the nodes cannot be loaded: %s", error)
+    # What is there by now stays. Were it looked through again and again, everybody would wait meanwhile.
+    gc.freeze()

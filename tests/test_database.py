@@ -25,10 +25,11 @@ from server.database.database import Database
 from server.database.documents import Document
 from server.database.errors import DatabaseUnavailable, DatabaseUnusable
 from server.database.event_log import NewEvent
+from server.database.indexes import metadata
 from server.database.jobs import NewWebhook, Outcome
 from server.database.migrate import MIGRATIONS, NEWEST, REVISION_TABLE
 from server.database.paging import JobFilter
-from server.database.tables import job, metadata, tally
+from server.database.tables import job, tally
 from tests.databases import World, new_job, opened
 
 pytestmark = pytest.mark.anyio

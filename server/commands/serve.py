@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -334,6 +335,15 @@ class _Given:
 
 async def _serve(options: _Given) -> None:
     """Serve until somebody says that it is enough."""
+    from graph.collector import collector_paused
+
+    with ExitStack() as beginning:
+        beginning.enter_context(collector_paused())
+        await _serve_from(options, beginning)
+
+
+async def _serve_from(options: _Given, beginning: ExitStack) -> None:
+    """Serve until somebody says that it is enough, and say when the beginning is over."""
     from aiohttp import web
 
     from server.database.errors import DatabaseError
@@ -362,6 +372,7 @@ async def _serve(options: _Given) -> None:
             await runner.setup()
             try:
                 await _listen(runner, told, tls, options.quiet)
+                beginning.close()
                 await stop.wait()
                 service.desk.dispatcher.stop()  # also lets go of those who wait for jobs
             finally:

@@ -6,8 +6,9 @@ which a blob stands as its number. So pictures and documents pass as they are, a
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from struct import Struct
 from typing import Annotated, Generic, TypeVar, cast
@@ -47,10 +48,18 @@ Blob = Annotated[bytes, PlainSerializer(_number), PlainValidator(_blob)]
 
 
 class Language(Generic[M]):
-    """The messages that one side says."""
+    """The messages that one side says.
 
-    def __init__(self, messages: TypeAdapter[M]) -> None:
-        self._messages = messages
+    Args:
+        messages: makes what checks them, which takes a while, when the first is said.
+    """
+
+    def __init__(self, messages: Callable[[], TypeAdapter[M]]) -> None:
+        self._make = messages
+
+    @cached_property
+    def _messages(self) -> TypeAdapter[M]:
+        return self._make()
 
     def frame(self, messages: Iterable[M]) -> bytes:
         """Messages as one frame.

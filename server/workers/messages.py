@@ -438,5 +438,5 @@ FromWorker = Annotated[
     Field(discriminator="kind"),
 ]
 
-TO_WORKER: Language[ToWorker] = Language(TypeAdapter(ToWorker))
-FROM_WORKER: Language[FromWorker] = Language(TypeAdapter(FromWorker))
+TO_WORKER: Language[ToWorker] = Language(lambda: TypeAdapter(ToWorker))
+FROM_WORKER: Language[FromWorker] = Language(lambda: TypeAdapter(FromWorker))
