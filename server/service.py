@@ -126,7 +126,7 @@ async def running(options: ServiceOptions) -> AsyncGenerator[Service]:
             desk.dispatcher.stop()
             await pool.close()
             await desk.dispatcher.finish()
-            telling.cancel()
+            desk.messenger.stop()
             await asyncio.gather(telling, return_exceptions=True)
             desk.hub.close()
 

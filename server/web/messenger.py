@@ -40,7 +40,7 @@ GONE = 410
 
 @dataclass(slots=True, kw_only=True)
 class Messenger:
-    """Delivers webhooks. `work` goes on until it is cancelled.
+    """Delivers webhooks. `work` goes on until `stop` is called.
 
     Args:
         secret: signs what has no secret of its own.
@@ -54,10 +54,16 @@ class Messenger:
     allow_private: bool = False
     patience: float = 10.0
     _bell: asyncio.Event = field(default_factory=asyncio.Event)
-    _calls: set["asyncio.Task[None]"] = field(default_factory=set["asyncio.Task[None]"])
+    _calls: dict["asyncio.Task[None]", WebhookCall] = field(default_factory=dict["asyncio.Task[None]", WebhookCall])
+    _stopping: bool = False
 
     def wake(self) -> None:
         """Say that there may be something to tell."""
+        self._bell.set()
+
+    def stop(self) -> None:
+        """Begin no more calls, and break off those that are under way: they are made at the next start."""
+        self._stopping = True
         self._bell.set()
 
     def refuse(self, url: str) -> None:
@@ -76,19 +82,26 @@ class Messenger:
             trust_env=False,
             headers={"User-Agent": f"Latentloom/{_version()}", "Content-Type": "application/json"},
         ) as session:
-            try:
-                while True:
-                    self._bell.clear()
-                    for call in await self._due():
-                        task = asyncio.create_task(self._tell(session, call))
-                        self._calls.add(task)
-                        task.add_done_callback(self._calls.discard)
+            while not self._stopping:
+                self._bell.clear()
+                for call in await self._due():
+                    task = asyncio.create_task(self._tell(session, call))
+                    self._calls[task] = call
+                    task.add_done_callback(self._calls.pop)
+                if not self._stopping:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._bell.wait(), LOOK_SECONDS)
-            finally:
-                for task in self._calls:
-                    task.cancel()
-                await asyncio.gather(*self._calls, return_exceptions=True)
+            await self._break_off()
+
+    async def _break_off(self) -> None:
+        calls = dict(self._calls)
+        for task in calls:
+            task.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        for call in calls.values():
+            # Whoever comes next need not wait until nothing was heard for long. What was delivered stays so.
+            with suppress(DatabaseError):
+                await self.webhooks.failed(call, "the server was stopped meanwhile", timedelta(0))
 
     async def _due(self) -> Sequence[WebhookCall]:
         room = AT_ONCE - len(self._calls)
@@ -96,7 +109,9 @@ class Messenger:
             return await self.webhooks.take(room) if room > 0 else ()
         except DatabaseError as error:
             log.warning("webhooks cannot be looked up: %s", error)
-            return ()
+        except Exception:
+            log.exception("a mistake of this server in looking webhooks up")
+        return ()
 
     async def _tell(self, session: ClientSession, call: WebhookCall) -> None:
         try:
@@ -108,11 +123,6 @@ class Messenger:
             ends = "it is given up" if pause is None else f"another try follows in {pause.total_seconds():.0f} s"
             log.info("job %s: its webhook was not delivered: %s; %s", call.job_id, why, ends)
             await self.webhooks.failed(call, why, pause)
-        except asyncio.CancelledError:
-            # The server stops. Whoever comes next need not wait until nothing was heard for long.
-            with suppress(DatabaseError):
-                await self.webhooks.failed(call, "the server was stopped meanwhile", timedelta(0))
-            raise
         except DatabaseError as error:  # after a while it is handed out again
             log.warning("job %s: what came of its webhook cannot be written down: %s", call.job_id, error)
         except Exception:
