@@ -1,7 +1,6 @@
 """A whole server: database, workers, lanes and site, from its start to its end. Nothing here imports torch."""
 
 import asyncio
-import gc
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -215,5 +214,3 @@ async def _warm_up(desk: Desk) -> None:
         await desk.library.shelf()
     except Exception as error:
         log.error("the nodes cannot be loaded: %s", error)
-    # What is there by now stays. Were it looked through again and again, everybody would wait meanwhile.
-    gc.freeze()

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.servers import Client, serving
 from tests.web_site import ANN, bearer
 from tests.workers import chain, use
 
+ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.anyio
 
 
@@ -95,6 +98,13 @@ async def test_only_metrics_ask_for_a_key(tmp_path: Path):
         async with client.http.get("/metrics", headers=bearer(ANN)) as answer:
             assert answer.status == 200
         assert statuses["/health"] == 200 and statuses["/ready"] in (200, 503) and statuses["/metrics"] == 401
+
+
+def test_a_server_starts_without_what_only_workers_and_migrations_need():
+    ask = "import sys, server.commands.serve, server.service, nodes.engine; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(said.stdout.split())
+    assert "nodes.sampling" in loaded and not loaded & {"torch", "diffusers", "transformers", "numpy", "PIL", "alembic"}
 
 
 @pytest.fixture

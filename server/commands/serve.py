@@ -1,6 +1,7 @@
 """`latentloom serve`: take workflows over HTTP, queue them, and have them run."""
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 PORT = 8188
 ANYWHERE = "0.0.0.0,::"
+SETTLED_SECONDS = 3.0
+"""After which the nodes are loaded, and whatever else the first requests need."""
 GRACE_SECONDS = 5.0
 """For how long answers that are on their way may take at the end."""
 
@@ -373,6 +376,8 @@ async def _serve_from(options: _Given, beginning: ExitStack) -> None:
             try:
                 await _listen(runner, told, tls, options.quiet)
                 beginning.close()
+                # What is there by then stays. Looking through it again and again would hold everybody up.
+                loop.call_later(SETTLED_SECONDS, gc.freeze)
                 await stop.wait()
                 service.desk.dispatcher.stop()  # also lets go of those who wait for jobs
             finally:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from server.web.metrics import METRICS, Metrics
 
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.01
 
 
 async def watch_lag(application: web.Application) -> AsyncGenerator[None]:
