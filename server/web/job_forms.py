@@ -55,7 +55,7 @@ def _told_late(job: JobSummary, error: JobError) -> Json:
         "node_id": error.node_id or "",
         "node_type": error.node_class or "",
         "exception_type": error.type,
-        "exception_message": error.message,
+        "exception_message": error.message.removeprefix(f"{error.type}: "),
         "executed": [],
         "traceback": [],
         "current_inputs": {},

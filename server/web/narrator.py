@@ -205,7 +205,8 @@ class Narrator:
         return self._ending() | {
             "node_id": node_id,
             "node_type": node_type,
-            "exception_message": sentence,
+            # Editors put the type in front themselves.
+            "exception_message": sentence.removeprefix(f"{kind}: "),
             "exception_type": kind,
             # Lines of source and paths of this machine are nobody's business; the sentence says what to do.
             "traceback": [],
