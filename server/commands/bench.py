@@ -117,6 +117,21 @@ def queue(over: int, waiting: int, repeats: int, database: str | None) -> None:
 
 
 @bench.command()
+@click.option("--repeats", type=click.IntRange(1), default=9, show_default=True)
+@click.option("--submissions", type=click.IntRange(50), default=3000, show_default=True, help="Jobs handed in at once.")
+@click.option("--over", type=click.IntRange(1), default=100_000, show_default=True, help="Jobs in the history.")
+@click.option("--waiting", type=click.IntRange(1), default=10_000, show_default=True, help="Jobs in the queue.")
+@click.option("--listeners", type=click.IntRange(2), default=1000, show_default=True, help="Websockets of one job.")
+def server(repeats: int, submissions: int, over: int, waiting: int, listeners: int) -> None:
+    """A whole server under load from outside: its start, chains of nodes, submissions, many jobs, many websockets."""
+    from server.bench.server import Load, measure
+
+    load = Load(repeats=repeats, submissions=submissions, over=over, waiting=waiting, listeners=listeners)
+    with _explained():
+        measure(load, click.echo)
+
+
+@bench.command()
 @click.option(
     "--count",
     type=click.IntRange(20),
