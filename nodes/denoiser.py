@@ -1,18 +1,21 @@
 """The denoiser of a model under a prompt: one pass of the network for all conditionings, guided into one answer."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nodes.maths.guidance import guide, needs_uncond, weighted_mean
+from nodes.maths.guidance import guide, needs_uncond
 from nodes.maths.model_sampling import DiscreteSampling, Latents, NoiseLevels
+from nodes.maths.regions import Region, Weight, around, clipped, feathered, from_shares, mixed, resized, whole
 from nodes.maths.samplers import Guided
-from nodes.models import ModelPool
-from nodes.values import Conditioning, Model, Prompt
+from nodes.models import DenoiseNetwork, ModelPool
+from nodes.values import Area, Conditioning, Model, Prompt
 
 LONGEST_REPEAT = 4
 """Prompts of different length are repeated to a common one, at most this many times, to share a pass."""
@@ -55,44 +58,150 @@ def guided_denoiser(
     sampling = sampling_of(model)
     network = pool.denoise_network(model)
     negative = negative if uncond or needs_uncond(cfg) else None
-    prompts = (*positive.prompts, *(negative.prompts if negative else ()))
-    wanted = len(positive.prompts)
-    strengths = [prompt.strength for prompt in prompts]
-    passes = [tokens.to(pool.device) for tokens in _passes(prompts, batch)]
+    plans: dict[torch.Size, tuple[list[_Placed], list[_Placed]]] = {}
 
     def denoise(x: Latents, sigma: float) -> tuple[Latents, Latents]:
-        scaled = sampling.scale_input(x, sigma)
-        timestep = float(sampling.timestep(sigma))
-        predictions: list[Latents] = []
-        for tokens in passes:
-            count = len(tokens) // len(x)
-            times = torch.full((len(tokens),), timestep, device=x.device)
-            output = network(scaled.repeat(count, 1, 1, 1), times, tokens)
-            predictions += [sampling.denoised(x, part, sigma) for part in output.chunk(count)]
-        cond = _mean(predictions[:wanted], strengths[:wanted])
+        if x.shape not in plans:
+            plans[x.shape] = _plan(positive, negative, x.shape, batch, sampling, pool.device)
+        wanted, unwanted = ([part for part in side if part.counts_at(sigma)] for side in plans[x.shape])
+        predictions = _predictions(network, sampling, x, sigma, [*wanted, *unwanted])
+        cond = _mixed(wanted, predictions[: len(wanted)], x)
         if negative is None:
             return cond, cond
-        unwanted = _mean(predictions[wanted:], strengths[wanted:])
-        return guide(cond, unwanted, cfg), unwanted
+        other = _mixed(unwanted, predictions[len(wanted) :], x)
+        return guide(cond, other, cfg), other
 
     return Guided(denoise)
 
 
-def _mean(predictions: Sequence[Latents], strengths: Sequence[float]) -> Latents:
-    """The usual case is one prompt at full strength, which needs no arithmetic and so loses no bits."""
-    if len(predictions) == 1 and strengths[0] == 1.0:
-        return predictions[0]
-    return weighted_mean(predictions, strengths)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Placed:
+    """A prompt in its place: the part of the latent it is asked about (None: all), its weight there, and when."""
+
+    prompt: Prompt
+    tokens: Float[Tensor, "batch tokens width"]
+    region: Region | None
+    weight: Weight
+    highest: float
+    lowest: float
+
+    def counts_at(self, sigma: float) -> bool:
+        return self.lowest <= sigma <= self.highest
 
 
-def _passes(prompts: Sequence[Prompt], batch: int) -> list[Float[Tensor, "prompts*batch tokens width"]]:
-    """The prompts' tokens, gathered into as few passes as their lengths allow."""
-    lengths = [prompt.tokens.shape[1] for prompt in prompts]
-    common = math.lcm(*lengths)
-    if common > LONGEST_REPEAT * min(lengths):
-        return [_for_batch(prompt.tokens, batch) for prompt in prompts]
-    repeated = [prompt.tokens.repeat(1, common // prompt.tokens.shape[1], 1) for prompt in prompts]
-    return [torch.cat([_for_batch(tokens, batch) for tokens in repeated])]
+def _plan(
+    positive: Conditioning,
+    negative: Conditioning | None,
+    shape: Sequence[int],
+    batch: int,
+    sampling: DiscreteSampling,
+    device: torch.device,
+) -> tuple[list[_Placed], list[_Placed]]:
+    """Where and when the prompts of both sides count in latents of a shape [batch, channels, height, width]."""
+    wanted, unwanted = (
+        [
+            placed
+            for prompt in (side.prompts if side else ())
+            if (placed := _placed(prompt, shape, batch, sampling, device)) is not None
+        ]
+        for side in (positive, negative)
+    )
+    if negative is not None:
+        _add_partners(wanted, unwanted)
+        _add_partners(unwanted, wanted)
+    return wanted, unwanted
+
+
+def _placed(
+    prompt: Prompt, shape: Sequence[int], batch: int, sampling: DiscreteSampling, device: torch.device
+) -> _Placed | None:
+    """None: no part of the latent is in the prompt's area."""
+    height, width = shape[-2:]
+    mask = None if prompt.mask is None else resized(prompt.mask, height, width, batch)
+    region = None if prompt.area is None else _region(prompt.area, height, width)
+    if mask is not None and prompt.area_from_mask:
+        region = around(mask)
+    inside = clipped(region or whole(height, width), height, width)
+    if inside is None:
+        return None
+    weight: Weight = prompt.strength
+    if mask is not None:
+        weight = (inside.of(mask)[:, None] * (prompt.mask_strength * prompt.strength)).to(device)
+    elif region is not None:
+        weight = (feathered(inside, height, width) * prompt.strength).to(device)
+    return _Placed(
+        prompt,
+        _for_batch(prompt.tokens, batch).to(device),
+        None if region is None else inside,
+        weight,
+        sampling.percent_to_sigma(prompt.start),
+        sampling.percent_to_sigma(prompt.end),
+    )
+
+
+def _region(area: Area, height: int, width: int) -> Region:
+    if area.shares:
+        return from_shares(area.top, area.left, area.height, area.width, height, width)
+    return Region(int(area.top), int(area.left), int(area.height), int(area.width))
+
+
+def _add_partners(side: Sequence[_Placed], other: list[_Placed]) -> None:
+    """Give every prompt that has an area another one to be guided away from there: the smallest around it, cut out."""
+    for placed in side:
+        if placed.region is None:
+            continue
+        at = placed.region
+        around_it = [each for each in other if each.region is None or each.region.contains(at)]
+        if around_it:
+            closest = min(around_it, key=lambda each: math.inf if each.region is None else math.prod(each.region.size))
+            if closest.region != at:
+                other.append(replace(placed, prompt=closest.prompt, tokens=closest.tokens))
+
+
+def _mixed(parts: Sequence[_Placed], predictions: Sequence[Latents], like: Latents) -> Latents:
+    return mixed(predictions, [part.weight for part in parts], [part.region for part in parts], like)
+
+
+def _predictions(
+    network: DenoiseNetwork, sampling: DiscreteSampling, x: Latents, sigma: float, parts: Sequence[_Placed]
+) -> list[Latents]:
+    """What the network predicts for each part: the denoised latent, in as few passes as sizes and lengths allow."""
+    scaled = sampling.scale_input(x, sigma)
+    timestep = float(sampling.timestep(sigma))
+    predictions: dict[int, Latents] = {}
+    for group in _passes(parts):
+        crops = [_crop(scaled, parts[at]) for at in group]
+        tokens = _alike([parts[at].tokens for at in group])
+        times = torch.full((len(tokens),), timestep, device=x.device)
+        output = network(torch.cat(crops), times, tokens)
+        for at, part in zip(group, output.chunk(len(group)), strict=True):
+            predictions[at] = sampling.denoised(_crop(x, parts[at]), part, sigma)
+    return [predictions[at] for at in range(len(parts))]
+
+
+def _crop(x: Latents, part: _Placed) -> Latents:
+    return x if part.region is None else part.region.of(x)
+
+
+def _passes(parts: Sequence[_Placed]) -> list[list[int]]:
+    """Which parts share a pass: those of one size, if their tokens can be repeated to one length."""
+    sizes: dict[tuple[int, int] | None, list[int]] = defaultdict(list)
+    for at, part in enumerate(parts):
+        sizes[part.region and part.region.size].append(at)
+    passes: list[list[int]] = []
+    for group in sizes.values():
+        lengths = [parts[at].tokens.shape[1] for at in group]
+        if math.lcm(*lengths) > LONGEST_REPEAT * min(lengths):
+            passes += [[at] for at in group]
+        else:
+            passes.append(group)
+    return passes
+
+
+def _alike(tokens: Sequence[Float[Tensor, "batch tokens width"]]) -> Float[Tensor, "prompts*batch common width"]:
+    """Prompts of one pass, repeated to a common length."""
+    common = math.lcm(*(each.shape[1] for each in tokens))
+    return torch.cat([each.repeat(1, common // each.shape[1], 1) for each in tokens])
 
 
 def _for_batch(tokens: Float[Tensor, "some tokens width"], batch: int) -> Float[Tensor, "batch tokens width"]:

@@ -22,8 +22,8 @@ class ShapeError(ValueError):
         super().__init__(f"{kind} is a tensor of shape [{expected}], but this one has shape {list(found)}")
 
 
-def _check(kind: str, tensor: Tensor, expected: str, rank: int, last: int | None = None) -> None:
-    if tensor.ndim != rank or (last is not None and tensor.shape[-1] != last):
+def _check(kind: str, tensor: Tensor, expected: str, rank: int, last: tuple[int, ...] = ()) -> None:
+    if tensor.ndim != rank or (last and tensor.shape[-1] not in last):
         raise ShapeError(kind, expected, tuple(tensor.shape))
 
 
@@ -86,33 +86,59 @@ class Vae(Value, kind="VAE"):
 
 
 @dataclass(frozen=True, slots=True)
+class Area:
+    """A rectangle of a picture: in pixels of the latent, or in shares (0…1) of its sides."""
+
+    height: float
+    width: float
+    top: float = 0
+    left: float = 0
+    shares: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
-    """One encoded prompt: token states, and the pooled state of the whole text."""
+    """One encoded prompt: token states, the pooled state of the whole text, and where and when it counts.
+
+    `strength` weighs it against other prompts, times `mask_strength` where it has a mask. It is asked about its `area`
+    alone (with `area_from_mask`: about the rectangle around its mask), from `start` to `end` of the sampling (0…1).
+    """
 
     tokens: Float[Tensor, "batch tokens width"]
     pooled: Float[Tensor, "batch width"] | None = None
     strength: float = 1.0
+    area: Area | None = None
+    mask: Float[Tensor, "masks height width"] | None = None
+    mask_strength: float = 1.0
+    area_from_mask: bool = False
+    start: float = 0.0
+    end: float = 1.0
 
     @property
     def nbytes(self) -> int:
-        return self.tokens.nbytes + (0 if self.pooled is None else self.pooled.nbytes)
+        return sum(0 if tensor is None else tensor.nbytes for tensor in (self.tokens, self.pooled, self.mask))
 
 
 @dataclass(frozen=True, slots=True)
 class Conditioning(Value, kind="CONDITIONING"):
-    """Encoded prompts that steer a denoiser together, each with its strength."""
+    """Encoded prompts that steer a denoiser together, each with its strength, place and time."""
 
     prompts: tuple[Prompt, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Image(Value, kind="IMAGE"):
-    """Pictures, 0…1, sRGB."""
+    """Pictures, 0…1, sRGB; a fourth channel, where there is one, is opacity (not multiplied into the colours)."""
 
-    pixels: Float[Tensor, "batch height width 3"]
+    pixels: Float[Tensor, "batch height width channels"]
 
     def __post_init__(self) -> None:
-        _check("IMAGE", self.pixels, "batch, height, width, 3", rank=4, last=3)
+        _check("IMAGE", self.pixels, "batch, height, width, 3 (or 4 with alpha)", rank=4, last=(3, 4))
+
+    @property
+    def rgb(self) -> Float[Tensor, "batch height width 3"]:
+        """The colours alone, as networks take them."""
+        return self.pixels[..., :3]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from nodes.maths.guidance import Part, blend, classifier_free, combine, keep_area, prepare_mask, weighted_mean
+from nodes.maths.guidance import blend, guide, keep_area, prepare_mask
 from nodes.maths.model_sampling import DiscreteSampling
 from nodes.maths.noise import initial_noise
+from nodes.maths.regions import mixed
 from nodes.maths.samplers import SAMPLERS, Denoiser
 from nodes.maths.schedules import sigmas_for
 from tests.steps import floats, states
@@ -22,31 +23,17 @@ def constant(value: float) -> Denoiser:
     return lambda x, sigma: torch.full_like(x, value)
 
 
-def never(x: Tensor, sigma: float) -> Tensor:
-    raise AssertionError("evaluated")
-
-
 def test_guidance_goes_past_the_conditional_prediction() -> None:
-    guided = classifier_free(constant(3.0), constant(1.0), 7.5)
-    assert torch.equal(guided(X, 1.0), torch.full(SHAPE, 1 + 7.5 * (3.0 - 1)))
-
-
-def test_guidance_at_scale_one_never_evaluates_the_unconditional() -> None:
-    assert torch.equal(classifier_free(constant(3.0), never, 1.0)(X, 1.0), torch.full(SHAPE, 3.0))
+    assert torch.equal(guide(X + 3.0, X + 1.0, 7.5), torch.full(SHAPE, 1 + 7.5 * (3.0 - 1)))
 
 
 def test_guidance_at_scale_zero_is_the_unconditional() -> None:
-    assert torch.equal(classifier_free(constant(3.0), constant(1.0), 0.0)(X, 1.0), torch.full(SHAPE, 1.0))
+    assert torch.equal(guide(X + 3.0, X + 1.0, 0.0), torch.full(SHAPE, 1.0))
 
 
 def test_one_conditioning_alone_is_unchanged() -> None:
     noise = initial_noise(SHAPE, 1)
-    assert torch.equal(combine([Part(lambda x, sigma: noise)])(X, 1.0), noise)
-
-
-def test_conditionings_mix_in_proportion_to_their_weights() -> None:
-    mixed = combine([Part(constant(1.0), 1.0), Part(constant(4.0), 0.5)])(X, 1.0)
-    torch.testing.assert_close(mixed, torch.full(SHAPE, (1 + 0.5 * 4) / 1.5))
+    assert torch.equal(mixed([noise], [1.0], [None], X), noise)
 
 
 def test_weights_may_be_maps_and_nothing_is_where_all_are_zero() -> None:
@@ -54,14 +41,8 @@ def test_weights_may_be_maps_and_nothing_is_where_all_are_zero() -> None:
     left[..., :3] = 0.4
     right = torch.zeros(1, 1, 1, 8)
     right[..., 5:] = 2.0
-    mixed = weighted_mean([torch.full(SHAPE, 1.0), torch.full(SHAPE, 7.0)], [left, right])
-    torch.testing.assert_close(mixed[1, 2, 3], torch.tensor([1.0, 1, 1, 0, 0, 7, 7, 7]))
-
-
-def test_conditionings_outside_their_range_are_not_evaluated() -> None:
-    switched = combine([Part(constant(1.0), sigma_end=2.0), Part(constant(5.0), sigma_start=2.0)])
-    assert [switched(X, sigma).mean().item() for sigma in (9.0, 2.0, 1.0)] == [1.0, 3.0, 5.0]
-    assert combine([Part(never, sigma_start=1.0)])(X, 3.0).abs().max().item() == 0.0
+    both = mixed([torch.full(SHAPE, 1.0), torch.full(SHAPE, 7.0)], [left, right], [None, None], X)
+    torch.testing.assert_close(both[1, 2, 3], torch.tensor([1.0, 1, 1, 0, 0, 7, 7, 7]))
 
 
 def test_a_mask_is_scaled_bilinearly_and_stays_soft() -> None:

@@ -23,6 +23,7 @@ from nodes.lists import make_list, text_lines
 from nodes.loading import load_image, load_mask
 from nodes.masks import composite_masks, feather_mask, grow_mask, solid_mask
 from nodes.primitives import primitive_boolean, primitive_float, primitive_string, primitive_text
+from nodes.prompt_areas import set_area_percentage
 from nodes.sampling import (
     end,
     forward_diffusion,
@@ -35,7 +36,7 @@ from nodes.sampling import (
 )
 from nodes.saving import save_image
 from nodes.schedules import basic_scheduler
-from nodes.text import encode_text
+from nodes.text import combine, encode_text
 from nodes.values import Image
 
 MODEL = "loomlet"
@@ -300,6 +301,28 @@ def mask_blend() -> None:
     save_image(images=decode(samples=finished, vae=vae), filename_prefix="mask_blend")
 
 
+def areas() -> None:
+    """Two prompts, each for its part of one picture."""
+    model, clip, vae = load_checkpoint(ckpt_name=MODEL)
+    left = encode_text.titled("Left prompt")(text="a red car in a meadow by day", clip=clip)
+    right = encode_text.titled("Right prompt")(text="a blue house in a meadow by day", clip=clip)
+    latent = ksampler(
+        model=model,
+        seed=1,
+        steps=20,
+        cfg=2.0,
+        sampler_name="euler",
+        scheduler="normal",
+        positive=combine(
+            conditioning_1=set_area_percentage(conditioning=left, width=0.55),
+            conditioning_2=set_area_percentage(conditioning=right, width=0.55, x=0.45),
+        ),
+        negative=encode_text.titled("Negative prompt")(text="", clip=clip),
+        latent_image=empty_latent(width=192, height=SIDE),
+    )
+    save_image(images=decode(samples=latent, vae=vae), filename_prefix="areas")
+
+
 def two_pass() -> None:
     """Small first, then enlarged as a latent and sampled again at the larger size."""
     model, clip, vae = load_checkpoint(ckpt_name=MODEL)
@@ -442,6 +465,7 @@ EXAMPLES: dict[str, Callable[[], None]] = {
     "guidance": guidance,
     "prompt_switch": prompt_switch,
     "mask_blend": mask_blend,
+    "areas": areas,
     "two_pass": two_pass,
     "switch": switch_branches,
     "for_each": for_each_line,

@@ -1,10 +1,8 @@
-"""What steers a denoiser: guidance, mixed conditionings and kept areas, all functions from denoiser to denoiser."""
+"""What steers a denoiser: guidance and kept areas."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -26,50 +24,6 @@ def needs_uncond(scale: float) -> bool:
 def guide(cond: Latents, uncond: Latents, scale: float) -> Latents:
     """Away from the unconditional prediction, past the conditional one, Ho and Salimans (2021)."""
     return uncond + (cond - uncond) * scale
-
-
-def classifier_free(cond: Denoiser, uncond: Denoiser, scale: float) -> Denoiser:
-    """Both denoisers guided into one; at scale 1 `uncond` is never evaluated."""
-    if not needs_uncond(scale):
-        return cond
-
-    def guided(x: Latents, sigma: float) -> Latents:
-        return guide(cond(x, sigma), uncond(x, sigma), scale)
-
-    return guided
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """One conditioning's denoiser, its weight (a number or a map over the latent) and the sigmas it is for."""
-
-    denoise: Denoiser
-    weight: float | Tensor = 1.0
-    sigma_start: float = math.inf
-    sigma_end: float = 0.0
-
-    def is_active(self, sigma: float) -> bool:
-        return self.sigma_end <= sigma <= self.sigma_start
-
-
-def weighted_mean(predictions: Sequence[Latents], weights: Sequence[float | Tensor]) -> Latents:
-    """The predictions mixed pixel by pixel in proportion to their weights; zero where all weights are."""
-    total, count = torch.zeros_like(predictions[0]), torch.full_like(predictions[0], NO_WEIGHT)
-    for prediction, weight in zip(predictions, weights, strict=True):
-        total, count = total + prediction * weight, count + weight
-    return total / count
-
-
-def combine(parts: Sequence[Part]) -> Denoiser:
-    """Several conditionings as one denoiser; those whose range excludes sigma are not evaluated."""
-
-    def combined(x: Latents, sigma: float) -> Latents:
-        active = [part for part in parts if part.is_active(sigma)]
-        if not active:
-            return torch.zeros_like(x)
-        return weighted_mean([part.denoise(x, sigma) for part in active], [part.weight for part in active])
-
-    return combined
 
 
 def prepare_mask(mask: Mask, shape: Sequence[int]) -> Latents:
