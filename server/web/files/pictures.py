@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Format = Literal["webp", "jpeg", "png"]
-# Those that pillow decodes by itself, without handing the file to another program.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "MPO")
+# Those that pillow decodes by itself, without handing the file to another program. MPO is opened as JPEG.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".bmp")
 TEXT_CHUNKS = 16
 
