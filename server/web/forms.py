@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,8 +54,54 @@ def file_fields(form: type[Form]) -> frozenset[str]:
 class _Sent:
     """What has arrived so far."""
 
-    fields: dict[str, Any] = field(default_factory=dict[str, Any])
+    longest: int = LONGEST_FIELD
+    said: list[tuple[str, bytes | SentFile]] = field(default_factory=list[tuple[str, bytes | SentFile]])
     staged: list[StagedFile] = field(default_factory=list[StagedFile])
+
+
+class _Others:
+    """All fields but one."""
+
+    def __init__(self, one: str) -> None:
+        self._one = one
+
+    def __contains__(self, name: object) -> bool:
+        return name != self._one
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A document that came in one field of a form, and the files in all others by their names at the client."""
+
+    document: bytes
+    files: Mapping[str, StagedFile]
+
+
+@contextlib.asynccontextmanager
+async def received_parts(arrival: Arrival, document: str, longest: int, folder: Path) -> AsyncGenerator[Parts]:
+    """A document and files; these are gone afterwards, unless they were published.
+
+    Args:
+        document: the name of the field with the document.
+        longest: bytes that it may have.
+        folder: where files are staged.
+    """
+    sent = _Sent(longest=longest)
+    try:
+        await _receive(arrival, _Others(document), folder, sent)
+        texts = [name for name, said in sent.said if isinstance(said, bytes)]
+        if texts != [document]:
+            found = f"; found {', '.join(map(repr, texts))}" if texts else ""
+            raise Refused(400, f"the form has to have one field {document!r} with the JSON, and files besides{found}")
+        files: dict[str, StagedFile] = {}
+        for _, file in sent.said:
+            if isinstance(file, SentFile):
+                if file.name in files:
+                    raise Refused(400, f"two files of the form are called {file.name[:80]!r}")
+                files[file.name] = file.staged
+        yield Parts(next(said for _, said in sent.said if isinstance(said, bytes)), files)
+    finally:
+        await _discard(sent)
 
 
 @contextlib.asynccontextmanager
@@ -69,14 +115,20 @@ async def received(arrival: Arrival, files: frozenset[str], folder: Path) -> Asy
     sent = _Sent()
     try:
         await _receive(arrival, files, folder, sent)
-        yield sent.fields
+        yield {name: said.decode("utf-8") if isinstance(said, bytes) else said for name, said in sent.said}
+    except UnicodeDecodeError as error:
+        raise Refused(400, f"the form is malformed: {_reason(error)}") from error
     finally:
-        for staged in sent.staged:
-            # Also when the client has gone: then this task is being cancelled, and there is no waiting any more.
-            await asyncio.shield(asyncio.to_thread(staged.discard))
+        await _discard(sent)
 
 
-async def _receive(arrival: Arrival, files: frozenset[str], folder: Path, sent: _Sent) -> None:
+async def _discard(sent: _Sent) -> None:
+    for staged in sent.staged:
+        # Also when the client has gone: then this task is being cancelled, and there is no waiting any more.
+        await asyncio.shield(asyncio.to_thread(staged.discard))
+
+
+async def _receive(arrival: Arrival, files: Container[str], folder: Path, sent: _Sent) -> None:
     if arrival.request.content_type != MULTIPART:
         raise Refused(400, f"the body has to be a form ({MULTIPART}), not {arrival.request.content_type}")
     try:
@@ -96,7 +148,7 @@ async def _receive(arrival: Arrival, files: frozenset[str], folder: Path, sent: 
 
 
 async def _receive_part(
-    arrival: Arrival, part: BodyPartReader, files: frozenset[str], folder: Path, sent: _Sent
+    arrival: Arrival, part: BodyPartReader, files: Container[str], folder: Path, sent: _Sent
 ) -> None:
     name = part.name or ""
     read: Callable[[], Any] = part.read_chunk
@@ -105,14 +157,14 @@ async def _receive_part(
         sent.staged.append(staged)
         async for piece in arrival.gathered(read):
             await asyncio.to_thread(staged.append, piece)
-        sent.fields[name] = SentFile(part.filename, staged)
+        sent.said.append((name, SentFile(part.filename, staged)))
         return
     text = bytearray()
     async for piece in arrival.gathered(read):
         text += piece
-        if len(text) > LONGEST_FIELD:
-            raise Refused(413, f"the field {name!r} of the form has more than {LONGEST_FIELD:,} bytes")
-    sent.fields[name] = text.decode("utf-8")
+        if len(text) > sent.longest:
+            raise Refused(413, f"the field {name!r} of the form has more than {sent.longest:,} bytes")
+    sent.said.append((name, bytes(text)))
 
 
 def _reason(error: Exception) -> str:

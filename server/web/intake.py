@@ -16,6 +16,8 @@ from server.overrides import WrongOverride, override
 from server.web.acceptance import Accepted, Refused, examine
 from server.web.dispatcher import CannotRun, Prepared
 from server.web.files.owner_folders import OwnerFolders
+from server.web.files.staging import StagedFile
+from server.web.inline_files import decoded, keep, refuse_unused, with_names
 from server.web.job_forms import STATUS
 from server.web.library import Shelf
 from server.web.narrator import milliseconds
@@ -46,6 +48,21 @@ class NotTaken(Exception):
         super().__init__(body["error"]["message"])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What a client sent.
+
+    Args:
+        files: those that came beside the body, in a form.
+        in_form: whether the body is a part of a form.
+    """
+
+    body: bytes
+    most_pixels: int
+    files: Mapping[str, StagedFile] = field(default_factory=dict[str, StagedFile])
+    in_form: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Intake:
     """Jobs that can be queued; what of them cannot be made, and what is to be said of them."""
@@ -59,20 +76,22 @@ def wrong_request(message: str, details: str = "") -> NotTaken:
     return NotTaken(refusal("invalid_request", message, details))
 
 
-def prompt_of(body: bytes, options: Mapping[str, str], owner: str, shelf: Shelf) -> Intake:
-    """The job that a body asks for: JSON, or a picture that carries a workflow.
+def prompt_of(sent: Sent, options: Mapping[str, str], owner: str, shelf: Shelf) -> Intake:
+    """The job that a body asks for: JSON, or a picture that carries a workflow. Keeps the pictures that came with it.
 
     Args:
         options: of a picture, what JSON would say beside the workflow.
 
     Raises:
-        NotTaken
+        NotTaken, server.web.problems.Refused
     """
-    request, document = _prompt(body, options, shelf)
+    request, document = _prompt(sent, options, shelf)
     if request.prompt_id is not None and not is_job_id(request.prompt_id):
         message = "prompt_id must be a UUID in canonical form: lower case, with hyphens"
         raise NotTaken(refusal("invalid_prompt_id", message, repr(request.prompt_id)[:200]))
-    workflow = _changed(document.workflow, request.set, shelf)
+    names = _kept(sent, request, shelf)
+    workflow, used = with_names(_changed(document.workflow, request.set, shelf), shelf.catalogue, names)
+    refuse_unused(names, used)
     accepted = _examined(workflow, request, shelf)
     job = _job(request, document, accepted, owner, shelf)
     if request.prompt_id is not None:
@@ -80,20 +99,28 @@ def prompt_of(body: bytes, options: Mapping[str, str], owner: str, shelf: Shelf)
     return Intake((job,), accepted.node_errors, (*document.warnings, *map(str, accepted.warnings)))
 
 
-def batch_of(body: bytes, owner: str, shelf: Shelf) -> Intake:
-    """The jobs of a batch: one workflow, and what is to be changed in it for each. Raises NotTaken."""
-    request = _validated(BatchRequest, _json(body))
+def batch_of(sent: Sent, owner: str, shelf: Shelf) -> Intake:
+    """The jobs of a batch: one workflow, and what is to be changed in it for each.
+
+    Raises:
+        NotTaken, server.web.problems.Refused
+    """
+    request = _validated(BatchRequest, _json(sent.body))
     document = _document(lambda: document_of(request.prompt, shelf.describe))
-    accepted = _examined(document.workflow, request, shelf)
+    names = _kept(sent, request, shelf)
+    workflow, used = with_names(document.workflow, shelf.catalogue, names)
+    sets = [{name: _renamed(value, names) for name, value in changes.items()} for changes in request.sets]
+    refuse_unused(names, used.union(*(map(str, changes.values()) for changes in request.sets)))
+    accepted = _examined(workflow, request, shelf)
     first = _job(request, document, accepted, owner, shelf)
-    for at, changes in enumerate(request.sets):
+    for at, changes in enumerate(sets):
         try:
-            changed = _changed(document.workflow, changes, shelf)
+            changed = _changed(workflow, changes, shelf)
             _examined(changed, request, shelf)
         except NotTaken as error:
             error.body["error"]["extra_info"]["set"] = at
             raise
-    jobs = tuple(_numbered(first, at, changes) for at, changes in enumerate(request.sets))
+    jobs = tuple(_numbered(first, at, changes) for at, changes in enumerate(sets))
     return Intake(jobs, accepted.node_errors, (*document.warnings, *map(str, accepted.warnings)))
 
 
@@ -104,10 +131,10 @@ def _numbered(first: NewJob, at: int, changes: Mapping[str, Any]) -> NewJob:
     return replace(first, id=fresh, overrides=changes)
 
 
-def problems_of(body: bytes, options: Mapping[str, str], shelf: Shelf) -> Json:
+def problems_of(sent: Sent, options: Mapping[str, str], shelf: Shelf) -> Json:
     """Everything that is wrong with what would be asked for, and what would be made of it."""
     try:
-        intake = prompt_of(body, options, "", shelf)
+        intake = prompt_of(sent, options, "", shelf)
     except NotTaken as error:
         problems = [_plain(problem) for problem in error.problems]
         return {"valid": False, "runs": [], "problems": problems, "warnings": [], **error.body}
@@ -165,7 +192,8 @@ def assignments(changes: Mapping[str, Any]) -> list[str]:
 # Reading
 
 
-def _prompt(body: bytes, options: Mapping[str, str], shelf: Shelf) -> tuple[PromptRequest, Document]:
+def _prompt(sent: Sent, options: Mapping[str, str], shelf: Shelf) -> tuple[PromptRequest, Document]:
+    body = sent.body
     if is_picture(body):
         given: Json = {name: value for name, value in options.items() if name in ("client_id", "prompt_id")}
         request = _validated(PromptRequest, given)
@@ -173,11 +201,29 @@ def _prompt(body: bytes, options: Mapping[str, str], shelf: Shelf) -> tuple[Prom
     content = _json(body)
     if is_editor_document(content):
         return PromptRequest(), _document(lambda: document_of(content, shelf.describe))
+    if sent.in_form and _is_plain_workflow(content):
+        content = {"prompt": content}
     request = _validated(PromptRequest, content)
     if request.prompt is None:
         raise NotTaken(refusal("no_prompt", "No prompt provided", "No prompt provided"))
     prompt = request.prompt
     return request, _document(lambda: document_of(prompt, shelf.describe))
+
+
+def _is_plain_workflow(content: object) -> bool:
+    """Whether this is a workflow in API-format with nothing around it."""
+    nodes = cast("Json", content).values() if isinstance(content, dict) else ()
+    return bool(nodes) and all(isinstance(node, dict) and "class_type" in node for node in nodes)
+
+
+def _kept(sent: Sent, request: Submission, shelf: Shelf) -> Mapping[str, str]:
+    """The pictures that came along, by their names in the input folder."""
+    files: dict[str, bytes | StagedFile] = {**decoded(request.files), **sent.files}
+    return keep(files, shelf.folders, sent.most_pixels) if files else {}
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 def _json(body: bytes) -> Any:

@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from server.web.access import COOKIE, KEY_HEADER, KEY_PARAMETER
 from server.web.endpoint import Endpoint, Gives, endpoint_of
 from server.web.forms import MULTIPART
-from server.web.parameters import Body, Checked, FormBody, JsonBody, PathPart, Query
+from server.web.parameters import Body, Checked, FormBody, JsonBody, PathPart, Query, WholeBody
 from server.web.problems import Problem
 
 Json = dict[str, Any]
@@ -84,6 +84,10 @@ class _Schemas:
             for parameter in endpoint.parameters:
                 if isinstance(parameter, Checked):
                     adapters[_key(endpoint, parameter.name), "validation"] = parameter.adapter
+                if isinstance(parameter, WholeBody):
+                    for kind, adapter in parameter.takes.adapters.items():
+                        if adapter is not None:
+                            adapters[_key(endpoint, kind), "validation"] = adapter
             if _gives(endpoint) is None and endpoint.returns is not None:
                 adapters[_key(endpoint, "return"), "serialization"] = TypeAdapter(endpoint.returns)
         generator = GenerateJsonSchema(by_alias=True, ref_template=f"{REFERENCES}{{model}}")
@@ -95,6 +99,13 @@ class _Schemas:
     def sent(self, endpoint: Endpoint, parameter: Checked) -> Json:
         """The type of what is sent."""
         return self._made[_key(endpoint, parameter.name), "validation"]
+
+    def taken(self, endpoint: Endpoint, body: WholeBody) -> Json:
+        """The types of a body that is taken as it arrives, by media type."""
+        return {
+            kind: {"schema": {} if adapter is None else self._made[_key(endpoint, kind), "validation"]}
+            for kind, adapter in body.takes.adapters.items()
+        }
 
     def given(self, endpoint: Endpoint) -> Json:
         """The type of the answer."""
@@ -170,8 +181,8 @@ def _content(endpoint: Endpoint, body: Body, schemas: _Schemas) -> Json:
             return {"application/json": {"schema": schemas.sent(endpoint, body)}}
         case FormBody():
             return {MULTIPART: {"schema": schemas.sent(endpoint, body)}}
-        case _:
-            return {"application/octet-stream": {"schema": {}}}
+        case WholeBody():
+            return schemas.taken(endpoint, body)
 
 
 def _responses(endpoint: Endpoint, schemas: _Schemas) -> Json:

@@ -22,6 +22,9 @@ SERVICES = web.AppKey("services", Mapping[type, Any])
 STAGING = ".uploads"
 """Below the folder of temporary files: where uploads arrive."""
 
+Bodies = tuple[tuple[str, Any], ...]
+"""Media types, and the type of what is sent as such; None: any bytes."""
+
 LONGEST_SHOWN = 80
 _IN_PATH = re.compile(r"\{(\w+)(?::[^{}]*)?\}")
 _REQUIRED = inspect.Parameter.empty
@@ -92,11 +95,27 @@ class FormBody(Checked):
         return checked(self.adapter, await stack.enter_async_context(form), "form")
 
 
+@dataclass(frozen=True)
+class Takes:
+    """What a handler reads that takes the body as it arrives: `Annotated[Arrival, Takes(("text/csv", None))]`."""
+
+    bodies: Bodies
+
+    @cached_property
+    def adapters(self) -> Mapping[str, TypeAdapter[Any] | None]:
+        """Describe what is sent."""
+        return {kind: None if sent is None else TypeAdapter(sent) for kind, sent in self.bodies}
+
+
+ANYTHING = Takes((("application/octet-stream", None),))
+
+
 @dataclass(frozen=True, slots=True)
 class WholeBody:
     """The body as it arrives."""
 
     name: str
+    takes: Takes = ANYTHING
 
     async def read(self, request: web.Request, stack: AsyncExitStack) -> Arrival:
         """What is to be read."""
@@ -147,6 +166,8 @@ def _parameter(name: str, annotation: Any, default: Any, in_path: frozenset[str]
     match name:
         case _ if annotation is Arrival:
             return WholeBody(name)
+        case _ if get_origin(annotation) is Annotated and get_args(annotation)[0] is Arrival:
+            return WholeBody(name, next(each for each in get_args(annotation) if isinstance(each, Takes)))
         case "query":
             return Query(name, annotation)
         case "body":

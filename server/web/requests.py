@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, WithJsonSchema
 
 Json = dict[str, Any]
 MOST_BATCH = 10_000
@@ -44,6 +44,13 @@ class Submission(BaseModel):
         list[str] | None, Field(description="Ids of the outputs to be made; all if left out.")
     ] = None
     webhook: Webhook | None = None
+    files: Annotated[
+        dict[str, str],
+        Field(
+            description="Pictures by the names that nodes such as LoadImage use for them, each in base64 or as a "
+            "`data:` URL. Large ones are better sent as parts of a form."
+        ),
+    ] = Field(default_factory=dict[str, str])
 
 
 class PromptRequest(Submission):
@@ -54,6 +61,30 @@ class PromptRequest(Submission):
     set: Annotated[
         dict[str, Any], Field(description='Inputs to be changed: `{"KSampler.seed": 5}`, by id, title or class.')
     ] = Field(default_factory=dict[str, Any])
+
+
+class EditorDocument(BaseModel):
+    """A workflow as an editor saves it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    nodes: list[Json]
+    links: list[Any] = Field(default_factory=list[Any])
+
+
+Picture = Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary", "contentMediaType": "image/png"})]
+
+
+class PromptForm(BaseModel):
+    """A workflow, and pictures beside it."""
+
+    prompt: Annotated[str, Field(description="What could be the whole body: JSON, or the workflow alone.")]
+    files: Annotated[
+        list[Picture],
+        Field(
+            description="Each under any field's name; nodes such as LoadImage refer to them by the names of the files."
+        ),
+    ] = Field(default_factory=list[bytes])
 
 
 class BatchRequest(Submission):
