@@ -134,9 +134,10 @@ async def test_a_template_that_is_none_is_not_found(tmp_path: Path):
 
 async def test_a_template_shows_its_picture_if_it_has_one(tmp_path: Path):
     async with at_home(tmp_path) as client:
-        async with client.get("/workflow_templates/latentloom/steps.jpg") as answer:
-            assert (answer.status, answer.content_type) == (200, "image/jpeg")
-        assert (await told(client, "GET", "/workflow_templates/latentloom/guidance.jpg"))[0] == 404
+        for name in ("steps", "text_to_image"):
+            async with client.get(f"/workflow_templates/latentloom/{name}.jpg") as answer:
+                assert (answer.status, answer.content_type) == (200, "image/jpeg")
+        assert (await told(client, "GET", "/workflow_templates/latentloom/missing.jpg"))[0] == 404
 
 
 def logger_with(buffer: LogBuffer) -> logging.Logger:
