@@ -210,6 +210,17 @@ async def test_more_requests_than_allowed_are_refused_for_a_while(tmp_path: Path
         assert [await status(client, headers=bearer(ANN)) for _ in range(3)] == [200, 200, 429]
 
 
+async def test_strangers_are_told_only_so_often_that_they_need_a_key(tmp_path: Path):
+    clock = HandClock()
+    async with at_home(tmp_path, door=locked(requests=clock.rate(burst=3, per_second=1))) as client:
+        assert [await status(client) for _ in range(4)] == [401, 401, 401, 429]
+        assert await status(client, headers=bearer(ANN)) == 200
+        async with client.get("/features") as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (429, "2")
+        clock.now += 1
+        assert await status(client) == 401
+
+
 # Logging in
 
 

@@ -15,7 +15,7 @@ from server.web.options import WebOptions
 from server.web.routes import websocket
 from tests.servers import PATIENCE, Client, serving
 from tests.web_site import bearer, form, picture, png, told
-from tests.workers import chain, use
+from tests.workers import alone, chain, use
 
 pytestmark = pytest.mark.anyio
 
@@ -175,3 +175,22 @@ async def test_a_job_finds_and_leaves_files_where_the_server_was_told_to(tmp_pat
         assert "hers.png" in choices
         assert (await client.run(COPY))["status"] == "completed"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["copy_00001_.png"]
+
+
+async def test_an_owner_may_have_only_so_many_jobs_and_disturbs_no_other_owner(tmp_path: Path):
+    keys = ("ann=ann-has-this-long-key", "bob=bob-has-this-long-key")
+    async with serving(tmp_path, web=WebOptions.model_validate({"api_key": keys}), most_unfinished=2) as client:
+        ann, bob = (bearer(key.partition("=")[2]) for key in keys)
+        body = {"prompt": alone("Wait")}
+        for _ in range(2):
+            assert (await told(client.http, "POST", "/prompt", json=body, headers=ann))[0] == 200
+        for path, sent in {"/prompt": body, "/batch": {**body, "sets": [dict[str, Any]()]}}.items():
+            async with client.http.post(path, json=sent, headers=ann) as answer:
+                assert (answer.status, answer.headers["Retry-After"]) == (429, "5")
+                refused = await answer.json()
+            assert refused["error"]["type"] == "too_many_jobs"
+        (status, other) = await told(client.http, "POST", "/prompt", json=body, headers=bob)
+        assert status == 200
+        await told(client.http, "POST", "/queue", json={"clear": True}, headers=ann)
+        await told(client.http, "POST", "/interrupt", headers=ann)
+        assert (await told(client.http, "POST", f"/jobs/{other['prompt_id']}/cancel", headers=bob))[0] == 200

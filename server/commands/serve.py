@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from server.web.options import WebOptions
 
 PORT = 8188
+USUAL_JOBS = 10_000
 ANYWHERE = "0.0.0.0,::"
 SETTLED_SECONDS = 3.0
 """After which the nodes are loaded, and whatever else the first requests need."""
@@ -139,7 +140,11 @@ Flags of ComfyUI's server are accepted; those that mean nothing here are named i
 @click.option("--recycle-jobs", type=click.IntRange(1), metavar="N", help="Replace a worker after so many jobs.")
 @click.option("--recycle-memory", type=SIZE, metavar="SIZE", help="Replace a worker that holds more memory than this.")
 @click.option(
-    "--most-jobs", type=click.IntRange(1), metavar="N", help="How many jobs an owner may have waiting and running."
+    "--most-jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help=f"How many jobs an owner may have waiting and running; if left out, {USUAL_JOBS:,} where other machines can "
+    "come in, and any number where they cannot.",
 )
 @click.option(
     "--max-upload-size",
@@ -315,7 +320,7 @@ class _Given:
             pool=pool,
             previews=previews,
             frontend=frontend,
-            most_unfinished=given["most_jobs"],
+            most_unfinished=given["most_jobs"] or (None if web.is_local else USUAL_JOBS),
         )
 
     def _precision(self) -> "PrecisionChoice":

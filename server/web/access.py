@@ -92,6 +92,7 @@ class Door:
             return NOBODY
         text = _key_of(request, key_in_url)
         if not text:
+            self._count(request, NOBODY)
             raise _without_key(request)
         return await self.recognise(text, address_of(request))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from aiohttp import WSCloseCode, web
+from aiohttp import WSCloseCode, hdrs, web
 
 from server.database import errors
 from server.database.cancelling import Cancelled
@@ -29,6 +29,10 @@ from server.workers.pool import WorkerPool
 
 LOOK_SECONDS = 2.0
 """Whoever waits for a job looks into the history so often: another server of the same database may have run it."""
+
+# Nobody knows when it will be better: seconds after which it is worth a try.
+AGAIN_SOON: Mapping[str, str] = {hdrs.RETRY_AFTER: "5"}
+AGAIN_LATER: Mapping[str, str] = {hdrs.RETRY_AFTER: "60"}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -132,15 +136,15 @@ def refused(error: DatabaseError) -> Refused:
         case errors.JobNotRetryable() | errors.JobExists():
             return Refused(409, str(error))
         case errors.TooManyJobs():
-            return Refused(429, str(error))
+            return Refused(429, str(error), (), AGAIN_SOON)
         case errors.QueueDraining():
-            return Refused(503, str(error))
+            return Refused(503, str(error), (), AGAIN_LATER)
         case errors.WrongRequest():
             return Refused(400, str(error))
         case _:
             # Its own sentence names files and addresses of the server.
             LOGGER.error("%s", error)
-            return Refused(503, "the database of this server does not answer; try again in a while")
+            return Refused(503, "the database of this server does not answer; try again in a while", (), AGAIN_SOON)
 
 
 def telling(handler: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:

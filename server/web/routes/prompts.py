@@ -8,12 +8,11 @@ from typing import Annotated, Any
 from aiohttp import hdrs, web
 from pydantic import BaseModel, Field
 
-from server.database.errors import DatabaseError
 from server.database.jobs import ENDINGS, Job
 from server.web.access import Caller
 from server.web.answers import json_answer, json_bytes
 from server.web.bodies import Arrival
-from server.web.desk import Desk, refused, telling
+from server.web.desk import Desk, telling
 from server.web.endpoint import Gives, get, post
 from server.web.forms import MULTIPART, received_parts
 from server.web.hub import status_data
@@ -90,7 +89,7 @@ async def submit(
             intake = await asyncio.to_thread(prompt_of, sent, _options(query), caller.owner, shelf)
         (new,) = intake.jobs
         with desk.dispatcher.watching(new.id) as ended:
-            (accepted,) = await _submitted(desk, intake.jobs)
+            (accepted,) = await desk.submit(intake.jobs)
             answer: Json = {
                 "prompt_id": accepted.id,
                 "number": number(accepted.number),
@@ -135,7 +134,7 @@ async def submit_batch(
     try:
         async with _sent(arrival, site) as sent:
             intake = await asyncio.to_thread(batch_of, sent, caller.owner, shelf)
-        accepted = await _submitted(desk, intake.jobs)
+        accepted = await desk.submit(intake.jobs)
     except NotTaken as error:
         return json_answer(error.body, error.status)
     jobs = [{"prompt_id": each.id, "number": number(each.number)} for each in accepted]
@@ -156,14 +155,6 @@ async def _sent(arrival: Arrival, site: Site) -> AsyncGenerator[Sent]:
         advice = "send pictures as parts of a form (multipart/form-data), or upload them before"
         raise Refused(413, f"a body in JSON may have {limits.json_bytes:,} bytes; {advice}")
     yield Sent(body=body, most_pixels=limits.picture_pixels)
-
-
-async def _submitted(desk: Desk, jobs: Any) -> Any:
-    try:
-        return await desk.submit(jobs)
-    except DatabaseError as error:
-        problem = refused(error)
-        raise NotTaken(prompt_shape(problem), problem.status) from error
 
 
 def _options(query: Beside) -> dict[str, str]:
