@@ -9,7 +9,10 @@ def sent(outbox: Outbox, count: int) -> list[str | bytes]:
     """The next frames that a client gets."""
 
     async def take() -> list[str | bytes]:
-        return [(await asyncio.wait_for(outbox.get(), 10)).content for _ in range(count)]
+        frames: list[Frame] = []
+        while len(frames) < count:
+            frames += await asyncio.wait_for(outbox.take(), 10)
+        return [frame.content for frame in frames]
 
     return asyncio.run(take())
 
@@ -50,6 +53,14 @@ def test_a_frame_is_waited_for():
     async def late() -> str | bytes:
         outbox = Outbox()
         asyncio.get_running_loop().call_soon(outbox.put, Frame("late"))
-        return (await asyncio.wait_for(outbox.get(), 10)).content
+        (frame,) = await asyncio.wait_for(outbox.take(), 10)
+        return frame.content
 
     assert asyncio.run(late()) == "late"
+
+
+@pytest.mark.parametrize(("size", "head"), [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)])
+def test_a_frame_says_its_kind_and_its_size(size: int, head: int):
+    text, binary = Frame("é" * (size // 2) + "x" * (size % 2)).wire, Frame(bytes(size)).wire
+    assert (text[0], binary[0]) == (0x81, 0x82)
+    assert len(text) == len(binary) == head + size and text[1] < 128

@@ -5,15 +5,17 @@ behind that it would lose what it must know, it is cut off, and can ask for what
 """
 
 import asyncio
+import struct
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
 
-MOST_WAITING = 2_000
+MOST_WAITING = 20_000
 MOST_BYTES = 32 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frame:
     """A websocket message: text, or bytes.
 
@@ -23,6 +25,17 @@ class Frame:
 
     content: str | bytes
     replaces: Hashable = None
+
+    @cached_property
+    def wire(self) -> bytes:
+        """What is sent of it: whole, not masked, not compressed (RFC 6455, 5.2). The same for everybody."""
+        opcode, body = (0x1, self.content.encode()) if isinstance(self.content, str) else (0x2, self.content)
+        first, size = 0x80 | opcode, len(body)
+        if size < 126:
+            return struct.pack(">BB", first, size) + body
+        if size < 1 << 16:
+            return struct.pack(">BBH", first, 126, size) + body
+        return struct.pack(">BBQ", first, 127, size) + body
 
 
 class TooSlow(Exception):
@@ -56,8 +69,11 @@ class Outbox:
             self._shed()
         self._filled.set()
 
-    async def get(self) -> Frame:
-        """The next frame. Raises TooSlow when frames had to be dropped that cannot be done without."""
+    async def take(self) -> list[Frame]:
+        """All frames that wait, in order, as soon as there is one.
+
+        Raises TooSlow when frames had to be dropped that cannot be done without.
+        """
         while not self._frames:
             if self._lost:
                 raise TooSlow
@@ -65,9 +81,10 @@ class Outbox:
             await self._filled.wait()
         if self._lost:
             raise TooSlow
-        _, frame = self._frames.popitem(last=False)
-        self._bytes -= len(frame.content)
-        return frame
+        frames = list(self._frames.values())
+        self._frames.clear()
+        self._bytes = 0
+        return frames
 
     def _shed(self) -> None:
         """Make room: first what a later frame of its kind makes up for."""

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 from uuid import uuid4
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -24,7 +24,11 @@ from server.web.site import Site
 HEARTBEAT = 30.0
 """Seconds between two pings; a client that does not answer is gone."""
 SEND_SECONDS = 30.0
-"""A client that takes no frame for so long is cut off."""
+"""A client that takes nothing for so long is cut off."""
+MOST_BUFFERED = 128 * 1024
+"""Bytes on their way to a client beyond which no more are sent until it has taken some."""
+LOOK_SECONDS = 0.02
+"""Whether a slow client has taken some is looked at so often."""
 KEY_SECONDS = 20.0
 """Whether a client's key is still one is looked at so often."""
 LARGEST_MESSAGE = 64 * 1024
@@ -106,8 +110,7 @@ class _Conversation:
             LOGGER.warning("a client cannot be told what it missed: %s", error)
             await self._say("replayed", {"last": after, "complete": False})
             return
-        for event in missed.events:
-            await self._send(Frame(envelope(event.kind, event.data.text)))
+        await self._send([Frame(envelope(event.kind, event.data.text)) for event in missed.events])
         await self._say("replayed", {"last": missed.last, "complete": missed.complete})
 
     async def talk(self) -> None:
@@ -126,7 +129,7 @@ class _Conversation:
     async def _write(self) -> None:
         try:
             while True:
-                await self._send(await self.listener.outbox.get())
+                await self._send(await self.listener.outbox.take())
         except TooSlow:
             message = b"you read too slowly; come back with ?after= for what you missed"
             await self._close(WSCloseCode.TRY_AGAIN_LATER, message)
@@ -174,14 +177,34 @@ class _Conversation:
             await asyncio.wait_for(self.socket.close(code=code, message=message), 5)
 
     async def _say(self, kind: str, data: Json) -> None:
-        await self._send(Frame(envelope(kind, json.dumps(data))))
+        await self._send([Frame(envelope(kind, json.dumps(data)))])
 
-    async def _send(self, frame: Frame) -> None:
-        content = frame.content
-        sending: Awaitable[Any] = (
-            self.socket.send_str(content) if isinstance(content, str) else self.socket.send_bytes(content)
-        )
-        await asyncio.wait_for(sending, SEND_SECONDS)
+    async def _send(self, frames: Sequence[Frame]) -> None:
+        """Send frames, as many together as the client can take at once.
+
+        They are put on the wire here and not by aiohttp: each is made once for all clients, and one call of the system
+        sends many.
+        """
+        together: list[bytes] = []
+        size = 0
+        for frame in frames:
+            together.append(frame.wire)
+            size += len(frame.wire)
+            if size > MOST_BUFFERED:
+                await self._put_on_wire(b"".join(together))
+                together, size = [], 0
+        if together:
+            await self._put_on_wire(b"".join(together))
+
+    async def _put_on_wire(self, content: bytes) -> None:
+        transport = self.request.transport
+        if transport is None or transport.is_closing() or self.socket.closed:
+            raise ConnectionResetError("the client has gone")
+        transport.write(content)
+        if transport.get_write_buffer_size() > MOST_BUFFERED:
+            async with asyncio.timeout(SEND_SECONDS):
+                while transport.get_write_buffer_size() > MOST_BUFFERED and not transport.is_closing():
+                    await asyncio.sleep(LOOK_SECONDS)
 
 
 def features(site: Site) -> Json:
