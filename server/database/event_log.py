@@ -152,7 +152,7 @@ async def _append(connection: AsyncConnection, events: Sequence[NewEvent], now: 
     counted = update(event_log).values(last=event_log.c.last + len(events)).returning(event_log.c.last)
     first = (await connection.execute(counted)).scalar_one() - len(events) + 1
     jobs: dict[str, tuple[int, str | None]] = {}
-    for some in chunks(sorted({new.job_id for new in events if is_job_id(new.job_id)})):
+    for some in chunks(sorted(filter(is_job_id, {new.job_id for new in events}))):
         query = select(job.c.id, job.c.seq, job.c.client_id).where(job.c.id.in_(some))
         jobs.update((job_id, (seq, client_id)) for job_id, seq, client_id in await connection.execute(query))
     rows: dict[object, dict[str, object]] = {}
