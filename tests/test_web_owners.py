@@ -1,6 +1,7 @@
 """A whole server that asks for keys: what is closed without one, what scopes allow, and who sees what."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,3 +195,23 @@ async def test_an_owner_may_have_only_so_many_jobs_and_disturbs_no_other_owner(t
         await told(client.http, "POST", "/queue", json={"clear": True}, headers=ann)
         await told(client.http, "POST", "/interrupt", headers=ann)
         assert (await told(client.http, "POST", f"/jobs/{other['prompt_id']}/cancel", headers=bob))[0] == 200
+
+
+async def test_no_answer_says_where_things_are_on_the_servers_disk(tmp_path: Path):
+    web = WebOptions(input_directory=tmp_path / "elsewhere")
+    async with serving(tmp_path / "data", web=web) as client, client.listening() as listener:
+        refused = await client.post("/prompt", {"prompt": COPY}, expected=400)
+        validated = await client.post("/validate", {"prompt": COPY})
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "hers.png").write_bytes(b"no picture")
+        failed = await client.run(COPY)
+        told = [await listener.job(failed["prompt_id"]), await client.get(f"/jobs/{failed['prompt_id']}")]
+        outside = {**COPY, "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "../a"}}}
+        (tmp_path / "elsewhere" / "hers.png").write_bytes(png())
+        kept_inside = await client.run(outside)
+        history = await client.get("/history")
+    said = json.dumps([refused, validated, failed, told, kept_inside, history])
+    assert "no picture of this name in input or examples" in said
+    assert "The picture input/hers.png cannot be used" in said
+    assert "only saved inside output" in said
+    assert str(tmp_path) not in said and str(Path.cwd()) not in said

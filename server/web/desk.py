@@ -67,7 +67,7 @@ class Desk:
             return (await self.library.shelf()).of(owner)
         except Exception as error:
             LOGGER.error("the nodes cannot be loaded: %s", error)
-            raise Refused(503, f"the nodes of this server cannot be loaded: {error}") from error
+            raise Refused(503, "the nodes of this server cannot be loaded; its log says why") from error
 
     async def submit(self, jobs: Sequence[NewJob]) -> Sequence[Accepted]:
         """Queue jobs. They are on disk when this returns. Raises DatabaseError; refuses webhooks that cannot be."""

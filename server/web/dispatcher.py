@@ -21,6 +21,7 @@ from server.database.jobs import Claim, JobError, Outcome, State
 from server.database.leases import TakenBack
 from server.logs import about_job
 from server.web.diary import Diary
+from server.web.files.place_names import PlaceNames
 from server.web.hub import Hub, with_texts
 from server.web.job_forms import summary_of
 from server.web.journal import Journal
@@ -59,10 +60,11 @@ class Workers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a worker is to run of a claimed job, and the classes of its nodes by id."""
+    """What a worker is to run of a claimed job, the classes of its nodes by id, and how its places are called."""
 
     job: Job
     nodes: Mapping[str, str]
+    names: PlaceNames
 
 
 class CannotRun(Exception):
@@ -277,7 +279,10 @@ class Dispatcher:
         running.at_worker = True
         log.info("job %s begins", claim.job.id)
         try:
-            result = await self.workers.run(prepared.job, lambda event: self._happened(running, event))
+            said = await self.workers.run(
+                prepared.job, lambda event: self._happened(running, prepared.names.in_event(event))
+            )
+            result = prepared.names.in_result(said)
         except WorkerDied as error:
             await self._died(name, running, error.cause.text)
             return

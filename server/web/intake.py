@@ -136,7 +136,7 @@ def problems_of(sent: Sent, options: Mapping[str, str], shelf: Shelf) -> Json:
     try:
         intake = prompt_of(sent, options, "", shelf)
     except NotTaken as error:
-        problems = [_plain(problem) for problem in error.problems]
+        problems = shelf.names.in_json([_plain(problem) for problem in error.problems])
         return {"valid": False, "runs": [], "problems": problems, "warnings": [], **error.body}
     (job,) = intake.jobs
     return {
@@ -173,7 +173,7 @@ def prepared(claim: Claim, shelf: Shelf, previews: bool) -> Prepared:
         previews=previews,
         folders=_job_folders(shelf.folders),
     )
-    return Prepared(made, nodes)
+    return Prepared(made, nodes, shelf.names)
 
 
 def _job_folders(folders: OwnerFolders) -> JobFolders:
@@ -291,9 +291,11 @@ def _examined(workflow: Workflow, request: Submission, shelf: Shelf) -> Accepted
         found = examine(workflow, shelf.catalogue, shelf.folders, request.partial_execution_targets)
     except RecursionError as error:
         raise NotTaken(refusal("invalid_prompt", "The workflow is nested too deeply")) from error
+    names = shelf.names
     if isinstance(found, Refused):
-        raise NotTaken(found.body, problems=found.problems)
-    return found
+        raise NotTaken(names.in_json(found.body), problems=found.problems)
+    warnings = tuple(map(names.in_text, found.warnings))
+    return replace(found, node_errors=names.in_json(found.node_errors), warnings=warnings)
 
 
 # Jobs

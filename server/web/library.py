@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from graph.catalogue import Catalogue
 from server.web.files.owner_folders import OwnerFolders
+from server.web.files.place_names import PlaceNames
 
 LOOK_SECONDS = 2.0
 """Whether somebody's own nodes have changed is looked at no oftener than this."""
@@ -23,6 +25,11 @@ class Shelf:
     def of(self, owner: str) -> "Shelf":
         """The same catalogue over the folders of an owner. To be called on the installation's own."""
         return replace(self, folders=self.folders.of(owner))
+
+    @cached_property
+    def names(self) -> PlaceNames:
+        """What is said of these folders to people who need not know where they are."""
+        return PlaceNames(self.folders)
 
     def with_own_choices(self, described: dict[str, Any]) -> dict[str, Any]:
         """A description with what can be chosen from in these folders. Looks at the disk."""
