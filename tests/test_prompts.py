@@ -155,7 +155,7 @@ async def test_the_page_brings_everything_itself(client: Client):
     async with client.http.get("/") as answer:
         page = await answer.text()
         assert answer.content_type == "text/html" and "default-src 'none'" in answer.headers["Content-Security-Policy"]
-    assert "<title>Latentloom</title>" in page and "src=http" not in page and "<link" not in page
+    assert "<title>Latentloom</title>" in page and "src=http" not in page and 'href="http' not in page
 
 
 async def test_a_pretty_printed_editor_document_runs_as_it_is(client: Client):
