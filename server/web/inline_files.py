@@ -87,6 +87,8 @@ def _publish(name: str, file: StagedFile, folders: OwnerFolders) -> str:
 
 def with_names(workflow: Workflow, catalogue: Catalogue, names: Mapping[str, str]) -> tuple[Workflow, frozenset[str]]:
     """A workflow whose nodes name files as they are called in the input folder, and which of them it does name."""
+    if not names:
+        return workflow, frozenset()
     used = set[str]()
     changed: Workflow = {}
     for node_id, step in workflow.items():
