@@ -29,6 +29,9 @@ class Widget:
     dynamic_prompts: bool | None = None
     control_after_generate: bool | None = None
     image_upload: bool | None = None
+    image_folder: str | None = None
+    video_upload: bool | None = None
+    display: str | None = None
     placeholder: str | None = None
     advanced: bool | None = None
 

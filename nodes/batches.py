@@ -63,16 +63,15 @@ def image_list_to_batch(images: Many[Image]) -> Image:
     """All pictures of a list in one batch; those of another size are resized and cropped to that of the first."""
     import torch
 
+    from nodes.maths.composite import with_same_channels
     from nodes.maths.resize import resize_picture
 
     if not images:
         raise ValueError("there are no pictures in the list, and a batch has at least one")
     height, width = images[0].pixels.shape[1:3]
     fitting = (
-        image.pixels
-        if image.pixels.shape[1:3] == (height, width)
-        else resize_picture(image.pixels, width, height, "bilinear", "center")
-        for image in images
+        pixels if pixels.shape[1:3] == (height, width) else resize_picture(pixels, width, height, "bilinear", "center")
+        for pixels in with_same_channels([image.pixels for image in images])
     )
     return Image(torch.cat(list(fitting)))
 

@@ -29,6 +29,8 @@ from nodes import (
     checkpoints,
     custom_sampling,
     flow,
+    image_filters,
+    image_transforms,
     images,
     latents,
     lists,
@@ -41,6 +43,7 @@ from nodes import (
     saving,
     schedules,
     text,
+    transparency,
 )
 from nodes.codecs import CODEC
 from nodes.documents import Documents
@@ -60,6 +63,8 @@ def built_in() -> Catalogue:
         checkpoints,
         custom_sampling,
         flow,
+        image_filters,
+        image_transforms,
         images,
         latents,
         lists,
@@ -72,6 +77,7 @@ def built_in() -> Catalogue:
         saving,
         schedules,
         text,
+        transparency,
     )
 
 

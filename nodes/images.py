@@ -1,4 +1,4 @@
-"""Pictures: resize, invert, batch, extend, lay over one another, mix through a mask, and lay out on a sheet."""
+"""Pictures: make, measure, resize, invert, batch, extend, lay over one another, and lay out on a sheet."""
 
 from typing import Annotated, Literal, NamedTuple
 
@@ -6,11 +6,41 @@ from pydantic import Field
 
 from graph.literals import Widget
 from graph.node import node
-from nodes.lengths import Crop, Pixels, PixelsByEight
+from nodes.lengths import Crop, Pixels, PixelsByEight, Side
 from nodes.values import Image, Mask
 
 # The names stand here as types, so that listing them needs no torch; a test holds them against the tables.
 UpscaleMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
+
+
+class ImageSize(NamedTuple):
+    """Pixels of a picture's sides, and how many pictures there are."""
+
+    width: int
+    height: int
+    batch_size: int
+
+
+@node("EmptyImage", category="image")
+def empty_image(
+    width: Side = 512,
+    height: Side = 512,
+    batch_size: Annotated[int, Field(ge=1, le=4096, description="How many pictures.")] = 1,
+    color: Annotated[
+        int, Field(ge=0, le=0xFFFFFF, description="Red, green and blue as 0xRRGGBB."), Widget(step=1, display="color")
+    ] = 0,
+) -> Image:
+    """Pictures of one colour."""
+    from nodes.maths.transforms import one_colour
+
+    return Image(one_colour(width, height, batch_size, color))
+
+
+@node("GetImageSize", category="image", title="Get Image Size", cutoff=True)
+def image_size(image: Image) -> ImageSize:
+    """How large a picture is, and how many are in the batch."""
+    batch, height, width = image.pixels.shape[:3]
+    return ImageSize(width, height, batch)
 
 
 @node("ImageScale", category="image/upscaling", title="Upscale Image")
@@ -106,4 +136,4 @@ def contact_sheet(
     from nodes.maths import sheets
 
     lines = captions.splitlines()
-    return Image(sheets.contact_sheet(images.pixels.unbind(), lines, columns, padding, background, text_size))
+    return Image(sheets.contact_sheet(images.rgb.unbind(), lines, columns, padding, background, text_size))

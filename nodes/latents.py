@@ -83,7 +83,7 @@ def encode(pixels: Image, vae: Vae, models: ModelPool = INJECTED) -> Latent:
     from nodes.maths.resize import crop_to_multiple
 
     _refuse_tiny(pixels, vae)
-    return Latent(_encoded(models, vae, crop_to_multiple(pixels.pixels, vae.factor, (1, 2))))
+    return Latent(_encoded(models, vae, crop_to_multiple(pixels.rgb, vae.factor, (1, 2))))
 
 
 @node("VAEEncodeForInpaint", category="latent/inpaint", title="VAE Encode (for Inpainting)", lane="device")
@@ -100,7 +100,7 @@ def encode_for_inpainting(
     from nodes.maths.masks import prepare_inpainting
 
     _refuse_tiny(pixels, vae)
-    start = prepare_inpainting(pixels.pixels, mask.values, grow_mask_by, vae.factor)
+    start = prepare_inpainting(pixels.rgb, mask.values, grow_mask_by, vae.factor)
     return Latent(_encoded(models, vae, start.pixels), noise_mask=start.noise_mask)
 
 

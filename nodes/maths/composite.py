@@ -1,6 +1,9 @@
 """Put pictures and latents on top of each other, next to each other, or mix them through a mask."""
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,7 +34,8 @@ def paste(
 def paste_picture(
     destination: Pixels, source: Pixels, x: int, y: int, mask: Mask | None = None, resize_source: bool = False
 ) -> Pixels:
-    """`paste` for pictures, whose channels come last."""
+    """`paste` for pictures, whose channels come last and are those of the destination."""
+    source = with_channels_of(destination, source)
     return paste(destination.movedim(-1, 1), source.movedim(-1, 1), x, y, mask, resize_source).movedim(1, -1)
 
 
@@ -86,6 +90,7 @@ def blend_by_mask(first: Planes, second: Planes, mask: Mask) -> Planes:
 
 def blend_pictures_by_mask(first: Pixels, second: Pixels, mask: Mask) -> Pixels:
     """`blend_by_mask` for pictures: channels last, and the result stays in 0..1."""
+    second = with_channels_of(first, second)
     # The bicubic resize of a second picture of another size may overshoot.
     return blend_by_mask(first.movedim(-1, 1), second.movedim(-1, 1), mask).movedim(1, -1).clamp(0.0, 1.0)
 
@@ -97,6 +102,18 @@ def _match(second: Planes, first: Planes) -> Planes:
 def batch_pictures(first: Pixels, second: Pixels) -> Pixels:
     """One batch of both; a second of another size is resized (bilinear, centred) to the first."""
     height, width = first.shape[1:3]
+    first, second = with_same_channels((first, second))
     if second.shape[1:3] != first.shape[1:3]:
         second = resize_picture(second, width, height, "bilinear", "center")
     return torch.cat((first, second), dim=0)
+
+
+def with_channels_of(picture: Pixels, other: Pixels) -> Pixels:
+    """The other without alpha where the picture has none, or with an opaque one where it has one."""
+    return F.pad(other, (0, picture.shape[-1] - other.shape[-1]), value=1.0)
+
+
+def with_same_channels(pictures: Sequence[Pixels]) -> list[Pixels]:
+    """The pictures with an opaque alpha channel, if any of them has one."""
+    channels = max(picture.shape[-1] for picture in pictures)
+    return [F.pad(picture, (0, channels - picture.shape[-1]), value=1.0) for picture in pictures]
