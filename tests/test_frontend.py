@@ -5,6 +5,7 @@ from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -30,7 +31,7 @@ MISSING = [
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"there is no {', no '.join(MISSING)}")
 
 KEY = "ann-has-this-long-key"
-PATIENCE = 60_000
+PATIENCE = 120_000
 """Milliseconds after which a test gives up; nothing that works takes so long."""
 STEPS = "KSampler.steps=4"
 STOPPED = """
@@ -70,7 +71,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Program]:
 
 
 def _page(browser: "Browser", server: Program) -> "Page":
-    page = browser.new_page(base_url=server.url, viewport={"width": 1600, "height": 900})
+    # Wide enough for all nodes: what cannot be seen is not drawn, and its pictures are not loaded.
+    page = browser.new_page(base_url=server.url, viewport={"width": 1600, "height": 700})
     page.set_default_timeout(PATIENCE)
     page.goto("/")
     return page
@@ -87,14 +89,10 @@ def marked(editor: "Page", style: str) -> list[Any]:
     )
 
 
-def test_the_editor_knows_all_nodes_and_is_kept_from_nothing_that_it_wants(editor: "Page"):
+def test_the_editor_opens_a_workflow_and_shows_its_previews_its_picture_and_its_job(editor: "Page", tmp_path: Path):
     nodes = editor.request.get("/api/object_info").json()
-    assert "KSampler" in nodes
-    assert nodes.keys() <= set(editor.evaluate("Object.keys(LiteGraph.registered_node_types)"))
-    assert editor.evaluate("stopped") == []
+    assert {"KSampler", "Spin"} < nodes.keys() <= set(editor.evaluate("Object.keys(LiteGraph.registered_node_types)"))
 
-
-def test_the_editor_opens_a_workflow_that_runs_and_shows_its_previews_and_its_picture(editor: "Page", tmp_path: Path):
     editor.evaluate(
         """() => {
             window.previewed = new Set();
@@ -107,28 +105,23 @@ def test_the_editor_opens_a_workflow_that_runs_and_shows_its_previews_and_its_pi
     editor.wait_for_function(SHOWN)
     assert editor.evaluate("[...previewed].map(id => app.graph.getNodeById(id).type)") == ["KSampler"]
 
-    shown = editor.evaluate("app.graph.nodes.find(node => node.type === 'SaveImage').imgs[0].src")
+    shown: str = editor.evaluate("app.graph.nodes.find(node => node.type === 'SaveImage').imgs[0].src")
     made = picture(editor.request.get(shown).body())
     (path,) = latentloom("run", "text_to_image", "--set", STEPS, data=tmp_path).files
     assert made.tobytes() == opened(path).tobytes()
 
-
-def test_the_editor_lists_what_it_has_queued(editor: "Page"):
-    jobs = editor.request.get("/api/jobs").json()["jobs"]
-    assert [job["status"] for job in jobs] == ["completed"]
     editor.get_by_role("button", name="0 active").click()
-    editor.get_by_text(jobs[0]["preview_output"]["filename"]).first.wait_for()
+    editor.get_by_text(parse_qs(urlsplit(shown).query)["filename"][0]).first.wait_for()
+    assert editor.evaluate("stopped") == []
 
 
-def test_the_editor_marks_the_node_that_failed(editor: "Page"):
+def test_the_editor_marks_the_node_that_failed_and_the_one_whose_input_is_wrong(editor: "Page"):
     editor.evaluate("document => app.loadApiJson(document, 'failing')", chain("Fail"))
     queue(editor)
     editor.get_by_text("Fail failed").first.wait_for()
     assert marked(editor, "executionError") == ["Fail"]
-    assert editor.evaluate("app.lastExecutionError.exception_message").endswith("the thread broke")
+    assert editor.evaluate("app.lastExecutionError.exception_message") == "the thread broke"
 
-
-def test_the_editor_marks_the_node_whose_input_is_wrong(editor: "Page"):
     editor.evaluate(
         """async () => {
             await app.loadGraphData();
@@ -137,11 +130,8 @@ def test_the_editor_marks_the_node_whose_input_is_wrong(editor: "Page"):
     )
     queue(editor)
     editor.get_by_text("nowhere").first.wait_for()
-    errors = editor.evaluate("app.lastNodeErrors")
-    assert [error["class_type"] for error in errors.values()] == ["CheckpointLoaderSimple"]
-    assert editor.evaluate("app.graph.nodes.filter(node => node.has_errors).map(node => node.type)") == [
-        "CheckpointLoaderSimple"
-    ]
+    wrong = "app.graph.nodes.filter(node => node.has_errors).map(node => node.type)"
+    assert editor.evaluate(wrong) == ["CheckpointLoaderSimple"]
 
 
 def test_the_own_page_shows_what_runs_and_what_was_made(browser: "Browser", server: Program):
