@@ -223,4 +223,7 @@ async def test_the_ways_to_submit_are_described(client: Client):
         assert f"#/components/schemas/{model}" in json.dumps(content["application/json"])
         assert content["multipart/form-data"]["schema"] == {"$ref": "#/components/schemas/PromptForm"}
         assert {"prompt", "files", "webhook"} <= schemas[model]["properties"].keys()
+    responses = document["paths"]["/prompt"]["post"]["responses"]
+    assert {"application/json", "image/png", "image/jpeg", "image/webp"} == responses["200"]["content"].keys()
+    assert {"202", "422"} <= responses.keys()
     assert {"image/png", "image/webp"} <= document["paths"]["/prompt"]["post"]["requestBody"]["content"].keys()

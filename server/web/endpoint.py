@@ -32,10 +32,17 @@ Function = Callable[..., Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Gives:
-    """What a function gives that makes its responses itself: `Annotated[web.StreamResponse, Gives("image/png")]`."""
+    """What a function gives that makes its responses itself: `Annotated[web.StreamResponse, Gives("image/png")]`.
+
+    Args:
+        others: media types that it gives to those who ask for them.
+        besides: other statuses, and what each says; all in `media_type`.
+    """
 
     media_type: str | None = None
     status: int = 200
+    others: tuple[str, ...] = ()
+    besides: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)

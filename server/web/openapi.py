@@ -189,7 +189,9 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> Json:
     gives = _gives(endpoint)
     if gives is not None:
         content: Json = {gives.media_type: {"schema": {}}} if gives.media_type else {}
-        responses: Json = {str(gives.status): _response(content)}
+        others: Json = {kind: {"schema": {}} for kind in gives.others}
+        responses: Json = {str(gives.status): _response(content | others)}
+        responses |= {str(status): {"description": text, "content": content} for status, text in gives.besides}
     elif endpoint.returns is None:
         responses = {"200": _response({})}
     else:

@@ -18,7 +18,7 @@ from server.web.forms import MULTIPART, received_parts
 from server.web.hub import status_data
 from server.web.intake import NotTaken, Sent, batch_of, problems_of, prompt_of
 from server.web.job_forms import STATUS, number
-from server.web.made import picture_answer, wanted_picture, with_contents
+from server.web.made import FORMATS, picture_answer, wanted_picture, with_contents
 from server.web.parameters import STAGING, Bodies, Takes
 from server.web.problems import Refused
 from server.web.prompt_errors import refusal
@@ -34,6 +34,10 @@ BODIES: Bodies = (
     (JSON, PromptRequest | EditorDocument),
     (MULTIPART, PromptForm),
     *((kind, None) for kind in ("image/png", "image/webp", "image/jpeg")),
+)
+BESIDES = (
+    (202, "A picture was asked for, and the job is not over; the answer says which it is."),
+    (422, "A picture was asked for, and the job failed or was cancelled; the answer says why."),
 )
 BATCH_BODIES: Bodies = ((JSON, BatchRequest), (MULTIPART, PromptForm))
 KINDS = {401: "unauthorized", 403: "forbidden", 409: "duplicate_prompt_id", 413: "too_large", 429: "too_many_jobs"}
@@ -72,13 +76,13 @@ async def remaining(desk: Desk, caller: Caller) -> Json:
 @telling
 async def submit(
     desk: Desk, site: Site, caller: Caller, query: PromptQuery, arrival: Annotated[Arrival, Takes(BODIES)]
-) -> Annotated[web.StreamResponse, Gives("application/json")]:
+) -> Annotated[web.StreamResponse, Gives(JSON, others=tuple(FORMATS), besides=BESIDES)]:
     """Queue a workflow: JSON in API-format or an editor's, or a picture that carries one.
 
     What of it cannot be made is in `node_errors`; the job is on disk when this answers. Pictures for nodes to read may
     come along, in `files` or as parts of a form. Who waits may have the outputs' files in the answer (`inline`), or the
-    first picture as the answer (`Accept: image/png`, `image/jpeg` or `image/webp`): then 202 says that it is not
-    ready yet, and 422 that the job failed.
+    first picture as the answer (`Accept: image/png`, `image/jpeg` or `image/webp`). With a `webhook`, somebody else is
+    told of the end, in a POST that is signed as Standard Webhooks has it, and tried again for some hours.
     """
     kind = wanted_picture(",".join(arrival.request.headers.getall(hdrs.ACCEPT, [])))
     if kind and not query.wait:
