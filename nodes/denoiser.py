@@ -10,27 +10,36 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nodes.maths.continuous_sampling import ContinuousSampling
+from nodes.maths.flow_sampling import FlowSampling
 from nodes.maths.guidance import guide, needs_uncond
-from nodes.maths.model_sampling import DiscreteSampling, Latents, NoiseLevels
+from nodes.maths.model_sampling import DiscreteSampling, Latents, ModelSampling, NoiseLevels
 from nodes.maths.regions import Region, Weight, around, clipped, feathered, from_shares, mixed, resized, whole
 from nodes.maths.samplers import Guided
 from nodes.models import DenoiseNetwork, ModelPool
-from nodes.values import Area, Conditioning, Model, Prompt
+from nodes.values import Area, Conditioning, ContinuousLevels, FlowLevels, Model, Prompt
 
 LONGEST_REPEAT = 4
 """Prompts of different length are repeated to a common one, at most this many times, to share a pass."""
 
 
-def sampling_of(model: Model) -> DiscreteSampling:
+def sampling_of(model: Model) -> ModelSampling:
     """The noise levels a model was trained on."""
-    return DiscreteSampling(
-        beta_start=model.beta_start,
-        beta_end=model.beta_end,
-        schedule=model.beta_schedule,
-        steps=model.timesteps,
-        prediction=model.prediction,
-        zero_terminal_snr=model.zero_terminal_snr,
-    )
+    match model.levels:
+        case ContinuousLevels() as levels:
+            return ContinuousSampling(levels.lowest, levels.highest, model.prediction, levels.sigma_data, levels.time)
+        case FlowLevels() as levels:
+            return FlowSampling(levels.shift, levels.multiplier, levels.entries)
+        case None:
+            return DiscreteSampling(
+                beta_start=model.beta_start,
+                beta_end=model.beta_end,
+                schedule=model.beta_schedule,
+                steps=model.timesteps,
+                prediction=model.prediction,
+                zero_terminal_snr=model.zero_terminal_snr,
+                distilled=model.distilled,
+            )
 
 
 def as_levels(sigmas: NoiseLevels) -> tuple[float, ...]:
@@ -94,7 +103,7 @@ def _plan(
     negative: Conditioning | None,
     shape: Sequence[int],
     batch: int,
-    sampling: DiscreteSampling,
+    sampling: ModelSampling,
     device: torch.device,
 ) -> tuple[list[_Placed], list[_Placed]]:
     """Where and when the prompts of both sides count in latents of a shape [batch, channels, height, width]."""
@@ -113,7 +122,7 @@ def _plan(
 
 
 def _placed(
-    prompt: Prompt, shape: Sequence[int], batch: int, sampling: DiscreteSampling, device: torch.device
+    prompt: Prompt, shape: Sequence[int], batch: int, sampling: ModelSampling, device: torch.device
 ) -> _Placed | None:
     """None: no part of the latent is in the prompt's area."""
     height, width = shape[-2:]
@@ -163,7 +172,7 @@ def _mixed(parts: Sequence[_Placed], predictions: Sequence[Latents], like: Laten
 
 
 def _predictions(
-    network: DenoiseNetwork, sampling: DiscreteSampling, x: Latents, sigma: float, parts: Sequence[_Placed]
+    network: DenoiseNetwork, sampling: ModelSampling, x: Latents, sigma: float, parts: Sequence[_Placed]
 ) -> list[Latents]:
     """What the network predicts for each part: the denoised latent, in as few passes as sizes and lengths allow."""
     scaled = sampling.scale_input(x, sigma)

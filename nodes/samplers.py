@@ -156,16 +156,13 @@ def sa_solver_sampler(
 ) -> SamplerChoice:
     """A stochastic Adams method: noise is added between two shares of the model's timesteps (Xue et al. 2023)."""
     from nodes.denoiser import sampling_of
+    from nodes.maths.samplers.table import band
 
-    sampling = sampling_of(model)
     usual = (sde_start_percent, sde_end_percent) == (0.2, 0.8)
-    band = {
-        "high": (sampling.percent_to_sigma(sde_start_percent), None),
-        "low": (sampling.percent_to_sigma(sde_end_percent), None),
-    }
+    noisy = band(sampling_of(model), sde_start_percent, sde_end_percent)
     return _choice(
         "sa_solver_pece" if use_pece else "sa_solver",
-        **({} if usual else band),
+        **({} if usual else {name: (level, None) for name, level in noisy.items()}),
         eta=(eta, 1.0),
         s_noise=(s_noise, 1.0),
         predictor_order=(predictor_order, 3),

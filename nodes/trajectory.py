@@ -37,7 +37,7 @@ def diffuse(model: Model, noise: Noise, sigma: float, latent: Latent, preserve_v
     x = sampling.noise_scaling(sigma, drawn(noise, latent), scaled)
     if preserve_variance:
         x = sampling.scale_input(x, sigma)
-    return replace(latent, samples=x / model.latent_scale, unfinished=None)
+    return replace(latent, samples=x / model.latent_scale + model.latent_shift, unfinished=None)
 
 
 def start(
@@ -140,7 +140,7 @@ def step(
 
 def end(model: Model, state: SamplerState, latent: Latent | None) -> Latent:
     """Back to a latent: clean when the last noise level was 0, otherwise with the state to go on from."""
-    samples = state.x.cpu() / model.latent_scale
+    samples = _unscaled(model, state)
     finished = state.sigma == 0
     mask = latent.noise_mask if latent else None
     if latent is not None and mask is not None and finished:
@@ -151,16 +151,25 @@ def end(model: Model, state: SamplerState, latent: Latent | None) -> Latent:
 
 def denoised(model: Model, state: SamplerState, latent: Latent | None) -> Latent:
     """What the last step took the finished latent for; before any step, the noisy latent itself."""
-    x = state.x if state.denoised is None else state.denoised
     mask, index = (latent.noise_mask, latent.batch_index) if latent else (None, None)
-    return Latent(x.cpu() / model.latent_scale, mask, index)
+    if state.denoised is None:
+        return Latent(_unscaled(model, state), mask, index)
+    return Latent(state.denoised.cpu() / model.latent_scale + model.latent_shift, mask, index)
 
 
 def _scaled(model: Model, latent: Latent) -> Tensor:
     channels = latent.samples.shape[1]
     if channels != model.latent_channels:
         raise WrongLatent(model.latent_channels, channels)
-    return latent.samples * model.latent_scale
+    if model.latent_shift and not latent.samples.any():  # an empty latent stays one
+        return latent.samples
+    return (latent.samples - model.latent_shift) * model.latent_scale
+
+
+def _unscaled(model: Model, state: SamplerState) -> Tensor:
+    """Where a state stands, in the scale of latents."""
+    x = sampling_of(model).noise_unscaling(state.sigma, state.x.cpu())
+    return x / model.latent_scale + model.latent_shift
 
 
 def _continues(
@@ -176,7 +185,7 @@ def _continues(
     stated = state.seed if seed is None else seed
     wanted = (sampler_name, tuple(settings), sigma, stated, model.weights.identity)
     same = (state.sampler, state.settings, state.sigma, state.seed, state.network) == wanted
-    return same and torch.equal(latent.samples, state.x.cpu() / model.latent_scale)
+    return same and torch.equal(latent.samples, _unscaled(model, state))
 
 
 def _origin(state: SamplerState, noise: Noise | None, latent: Latent) -> Origin:

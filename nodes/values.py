@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-Prediction = Literal["epsilon", "v_prediction", "sample"]
+Prediction = Literal["epsilon", "v_prediction", "sample", "edm", "img_to_img", "lcm", "flow", "cosmos_rflow"]
 
 
 class ShapeError(ValueError):
@@ -48,11 +48,32 @@ class PreviewMap:
 
 
 @dataclass(frozen=True, slots=True)
+class ContinuousLevels:
+    """Noise levels of a network that was trained on all between two; `time` is how it is told of one."""
+
+    lowest: float
+    highest: float
+    sigma_data: float = 1.0
+    time: Literal["log", "arctan", "share"] = "log"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLevels:
+    """Noise levels of a rectified flow, shifted towards noise; the network is told sigma times `multiplier`."""
+
+    shift: float
+    multiplier: float = 1000.0
+    entries: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
 class Model(Value, kind="MODEL"):
     """A reference to a denoising network and how it was trained to predict.
 
-    Betas run from `beta_start` to `beta_end` over `timesteps` steps; `latent_scale` takes a VAE's latent into the
-    range the network was trained on (0.18215 for Stable Diffusion 1). `preview` comes with some models.
+    Betas run from `beta_start` to `beta_end` over `timesteps` steps, of which `distilled` are known where that is not
+    0; `levels` stand in their place for other kinds of training. (latent - `latent_shift`) · `latent_scale` takes a
+    VAE's latent into the range the network was trained on (0.18215 for Stable Diffusion 1). `preview` comes with some
+    models.
     """
 
     weights: Weights
@@ -65,6 +86,9 @@ class Model(Value, kind="MODEL"):
     latent_scale: float = 0.18215
     latent_channels: int = 4
     preview: PreviewMap | None = None
+    distilled: int = 0
+    levels: ContinuousLevels | FlowLevels | None = None
+    latent_shift: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.databases import World
@@ -21,6 +22,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several of us share the processor: be
 
 VARIABLE = "LATENTLOOM_TEST_POSTGRESQL"
 NO_SERVER = f"{VARIABLE} is not set"
+
+# No test is about how long it takes.
+settings.register_profile("latentloom", deadline=None)
+settings.load_profile("latentloom")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from nodes.maths.model_sampling import DiscreteSampling, Latents
+from nodes.maths.model_sampling import Latents, ModelSampling
 from nodes.maths.samplers import Denoiser, Guided, as_guided
 
 Mask = Float[Tensor, "masks 1 height width"] | Float[Tensor, "masks height width"] | Float[Tensor, "height width"]
@@ -43,7 +43,7 @@ def blend(new: Latents, old: Latents, mask: Latents) -> Latents:
 
 
 def keep_area(
-    denoise: Denoiser | Guided, mask: Latents, noise: Latents, latent: Latents, sampling: DiscreteSampling
+    denoise: Denoiser | Guided, mask: Latents, noise: Latents, latent: Latents, sampling: ModelSampling
 ) -> Guided:
     """Inpainting by a noise mask, Lugmayr et al. (2022): where it is 0 the denoiser sees and returns the given latent.
 

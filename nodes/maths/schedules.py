@@ -6,10 +6,10 @@ from collections.abc import Callable
 import torch
 
 from nodes.maths import spacings
-from nodes.maths.model_sampling import DiscreteSampling, NoiseLevels
+from nodes.maths.model_sampling import ModelSampling, NoiseLevels
 
 # steps + 1 levels, the last of them 0, unless the schedule's docstring says otherwise.
-Schedule = Callable[[DiscreteSampling, int], NoiseLevels]
+Schedule = Callable[[ModelSampling, int], NoiseLevels]
 
 # A table that already ends here needs no zero behind it.
 ALMOST_ZERO = 1e-5
@@ -20,7 +20,7 @@ MOST_STEPS = 1_000_000
 DROP_PENULTIMATE = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"})
 
 
-def simple(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
+def simple(sampling: ModelSampling, steps: int) -> NoiseLevels:
     """Every len/steps-th entry of the table, from the last."""
     table = sampling.sigmas
     # The stride is rounded to a double before it is multiplied, as the reference does.
@@ -28,22 +28,22 @@ def simple(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
     return _with_zero([table[-(1 + int(i * stride))].item() for i in range(steps)])
 
 
-def sgm_uniform(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
+def sgm_uniform(sampling: ModelSampling, steps: int) -> NoiseLevels:
     """Timesteps evenly apart, the one at sigma_min left out."""
     return _with_zero(_at(sampling, _ramp_of_timesteps(sampling, steps + 1)[:-1]))
 
 
-def karras(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
+def karras(sampling: ModelSampling, steps: int) -> NoiseLevels:
     """Evenly apart in sigma^(1/7), Karras et al. (2022), equation 5."""
     return spacings.karras(steps, sampling.sigma_min, sampling.sigma_max)
 
 
-def exponential(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
+def exponential(sampling: ModelSampling, steps: int) -> NoiseLevels:
     """Evenly apart in the logarithm of sigma."""
     return spacings.exponential(steps, sampling.sigma_min, sampling.sigma_max)
 
 
-def ddim_uniform(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
+def ddim_uniform(sampling: ModelSampling, steps: int) -> NoiseLevels:
     """Timesteps 1, 1 + stride, ... of Song et al. (2020); there may be more of them than steps."""
     table = sampling.sigmas
     ends_at_zero = _almost_zero(table[1].item())
@@ -52,7 +52,7 @@ def ddim_uniform(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
     return falling if ends_at_zero else _with_zero(falling)
 
 
-def beta(sampling: DiscreteSampling, steps: int, alpha: float = 0.6, beta: float = 0.6) -> NoiseLevels:
+def beta(sampling: ModelSampling, steps: int, alpha: float = 0.6, beta: float = 0.6) -> NoiseLevels:
     """Timesteps at the quantiles of Beta(alpha, beta), Lee et al. (2024); repeats dropped, so maybe fewer than steps.
 
     Raises ValueError unless both parameters are above 0.
@@ -68,14 +68,14 @@ def beta(sampling: DiscreteSampling, steps: int, alpha: float = 0.6, beta: float
     return _with_zero([table[t].item() for t in timesteps])
 
 
-def normal(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
+def normal(sampling: ModelSampling, steps: int) -> NoiseLevels:
     """Timesteps evenly apart, from sigma_max to sigma_min."""
     if _almost_zero(sampling.sigma(sampling.timestep(sampling.sigma_min))):
         return torch.tensor(_at(sampling, _ramp_of_timesteps(sampling, steps + 1)))
     return _with_zero(_at(sampling, _ramp_of_timesteps(sampling, steps)))
 
 
-def linear_quadratic(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
+def linear_quadratic(sampling: ModelSampling, steps: int) -> NoiseLevels:
     """The first half falls by 2.5 % in a line, the rest along a parabola of equal slope there, Polyak et al. (2024)."""
     threshold, linear = 0.025, steps // 2
     if not linear:
@@ -86,7 +86,7 @@ def linear_quadratic(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
     return torch.tensor([1 - share for share in fallen] + [0.0]) * sampling.sigma_max
 
 
-def kl_optimal(sampling: DiscreteSampling, steps: int) -> NoiseLevels:
+def kl_optimal(sampling: ModelSampling, steps: int) -> NoiseLevels:
     """Evenly apart in arctan(sigma), Sabour et al. (2024)."""
     ramp = torch.linspace(0, 1, steps)  # one step starts at sigma_max, where the published i / (n - 1) has no value
     return _with_zero((ramp * math.atan(sampling.sigma_min) + (1 - ramp) * math.atan(sampling.sigma_max)).tan())
@@ -105,7 +105,7 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
-def scheduled_sigmas(sampling: DiscreteSampling, schedule: str, steps: int) -> NoiseLevels:
+def scheduled_sigmas(sampling: ModelSampling, schedule: str, steps: int) -> NoiseLevels:
     """The whole schedule by name, ending with 0. Raises ValueError for an unknown name or less than one step."""
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}; expected one of {', '.join(SCHEDULES)}")
@@ -115,7 +115,7 @@ def scheduled_sigmas(sampling: DiscreteSampling, schedule: str, steps: int) -> N
 
 
 def sigmas_for(
-    sampling: DiscreteSampling, schedule: str, steps: int, denoise: float = 1.0, sampler_name: str = "euler"
+    sampling: ModelSampling, schedule: str, steps: int, denoise: float = 1.0, sampler_name: str = "euler"
 ) -> NoiseLevels:
     """The noise levels of KSampler: the last `steps` of int(steps / denoise); empty when nothing is to be denoised."""
     if not denoise > 0.0:
@@ -133,7 +133,7 @@ def steps_of_whole(steps: int, denoise: float) -> int:
     return int(whole)
 
 
-def _fit_for(sampler_name: str, sampling: DiscreteSampling, schedule: str, steps: int) -> NoiseLevels:
+def _fit_for(sampler_name: str, sampling: ModelSampling, schedule: str, steps: int) -> NoiseLevels:
     if sampler_name not in DROP_PENULTIMATE:
         return scheduled_sigmas(sampling, schedule, steps)
     if steps < 1:
@@ -142,11 +142,11 @@ def _fit_for(sampler_name: str, sampling: DiscreteSampling, schedule: str, steps
     return torch.cat([sigmas[:-2], sigmas[-1:]])
 
 
-def _ramp_of_timesteps(sampling: DiscreteSampling, count: int) -> NoiseLevels:
+def _ramp_of_timesteps(sampling: ModelSampling, count: int) -> NoiseLevels:
     return torch.linspace(sampling.timestep(sampling.sigma_max), sampling.timestep(sampling.sigma_min), count)
 
 
-def _at(sampling: DiscreteSampling, timesteps: NoiseLevels) -> list[float]:
+def _at(sampling: ModelSampling, timesteps: NoiseLevels) -> list[float]:
     return [sampling.sigma(t.item()) for t in timesteps]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from nodes.maths.model_sampling import DiscreteSampling, NoiseLevels
+from nodes.maths.model_sampling import DiscreteSampling, ModelSampling, NoiseLevels
 
 # Sabour et al. (2024), "Align Your Steps", as published with the paper: timesteps of Stable Diffusion's table …
 ALIGNED_TIMESTEPS: dict[str, tuple[int, ...]] = {
@@ -60,7 +60,7 @@ def laplace(steps: int, sigma_min: float, sigma_max: float, mu: float = 0.0, bet
     return _finite(logarithm.exp().clamp(sigma_min, sigma_max))
 
 
-def turbo(sampling: DiscreteSampling, steps: int, denoise: float = 1.0) -> NoiseLevels:
+def turbo(sampling: ModelSampling, steps: int, denoise: float = 1.0) -> NoiseLevels:
     """The timesteps of adversarial distillation, 999, 899 … 99, then 0, Sauer et al. (2023).
 
     Less denoising leaves out the first of them; the rest may be fewer than `steps`.

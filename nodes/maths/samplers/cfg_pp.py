@@ -6,16 +6,29 @@ What a sampler does at x it does here at x + (guided - unconditional), and what 
 import math
 from dataclasses import replace
 
+from nodes.maths.model_sampling import Latents
 from nodes.maths.samplers.contract import Guided, NoiseSampler, State
+from nodes.maths.samplers.exploding import exploded
 from nodes.maths.samplers.exponential import last_step, res_update, step_down
 from nodes.maths.samplers.terms import ancestral, exponential_step, scalars, step_in_t, to_d, to_sigma, to_t
 
 
-def euler_cfg_pp(state: State, denoise: Guided, sigma: float, sigma_next: float, noise: NoiseSampler) -> State:
+def euler_cfg_pp(
+    state: State, denoise: Guided, sigma: float, sigma_next: float, noise: NoiseSampler, *, flow: bool = False
+) -> State:
     """Euler's method: the guided prediction under the noise that the unconditional one leaves, Chung et al. (2024)."""
     x = state.x
     denoised, uncond = denoise.both(x, sigma)
+    if flow:
+        return replace(state, x=_flow_step(x, denoised, uncond, sigma, sigma_next, sigma_next), denoised=denoised)
     return replace(state, x=denoised + to_d(x, sigma, uncond) * sigma_next, denoised=denoised)
+
+
+def _flow_step(
+    x: Latents, denoised: Latents, uncond: Latents, sigma: float, sigma_next: float, noise_left: float
+) -> Latents:
+    """On a flow: the guided prediction at the next level's signal, under so much of the unconditional noise."""
+    return denoised * (1.0 - sigma_next) + to_d(x, sigma, uncond * (1.0 - sigma)) * noise_left
 
 
 def euler_ancestral_cfg_pp(
@@ -27,12 +40,19 @@ def euler_ancestral_cfg_pp(
     *,
     eta: float = 1.0,
     s_noise: float = 1.0,
+    flow: bool = False,
 ) -> State:
     """As `euler_cfg_pp`, below the next sigma, and fresh noise back up to it."""
     x = state.x
     denoised, uncond = denoise.both(x, sigma)
-    down, up = step_down(sigma, sigma_next, eta)
-    x = denoised + to_d(x, sigma, uncond) * down
+    if flow:
+        signal = 1.0 - sigma_next
+        level = exploded(sigma) if sigma < 1.0 else math.inf
+        down, up = (signal * part for part in step_down(level, exploded(sigma_next), eta))
+        x = _flow_step(x, denoised, uncond, sigma, sigma_next, down)
+    else:
+        down, up = step_down(sigma, sigma_next, eta)
+        x = denoised + to_d(x, sigma, uncond) * down
     if up > 0:
         x = x + noise(sigma, sigma_next) * (up * s_noise)
     return replace(state, x=x, denoised=denoised)

@@ -3,10 +3,13 @@
 import math
 from dataclasses import replace
 
+from nodes.maths.model_sampling import Latents
 from nodes.maths.samplers.contract import Denoiser, NoiseSampler, State
+from nodes.maths.samplers.exploding import exploded, imploded
 from nodes.maths.samplers.terms import (
     ancestral,
     exponential_step,
+    flow_ancestral,
     phi_1,
     phi_2,
     scalars,
@@ -16,6 +19,9 @@ from nodes.maths.samplers.terms import (
     to_sigma,
     to_t,
 )
+
+BELOW_ONE = 0.9999
+"""Where the reference looks in the middle of a step from a flow's level 1, which has no middle."""
 
 
 def dpmpp_2s_ancestral(
@@ -27,6 +33,7 @@ def dpmpp_2s_ancestral(
     *,
     eta: float = 1.0,
     s_noise: float = 1.0,
+    flow: bool = False,
 ) -> State:
     """DPM-Solver++(2S) below the next sigma, and noise back up to it, Lu et al. (2022), algorithm 1."""
     x = state.x
@@ -34,12 +41,24 @@ def dpmpp_2s_ancestral(
     s, s_next = scalars(x, sigma, sigma_next)
     if sigma_next == 0:
         return replace(state, x=x + to_d(x, sigma, denoised) * (s_next - s), denoised=denoised)
+    if flow:
+        down, scale, up = flow_ancestral(sigma, sigma_next, eta)
+        inner = BELOW_ONE if sigma >= 1.0 else imploded(math.sqrt(exploded(sigma) * exploded(down)))
+        denoised_2 = denoise(_flow_step(x, denoised, sigma, inner), inner)
+        x = _flow_step(x, denoised_2, sigma, down) * scale + noise(sigma, sigma_next) * (up * s_noise)
+        return replace(state, x=x, denoised=denoised)
     sigma_down, sigma_up = ancestral(s, s_next, eta)
     t, t_down = to_t(s), to_t(sigma_down)
     t_mid = t + (t_down - t) / 2
     denoised_2 = denoise(exponential_step(x, denoised, t, t_mid), to_sigma(t_mid).item())
     x = exponential_step(x, denoised_2, t, t_down) + noise(sigma, sigma_next) * (sigma_up * s_noise)
     return replace(state, x=x, denoised=denoised)
+
+
+def _flow_step(x: Latents, denoised: Latents, sigma: float, sigma_next: float) -> Latents:
+    """The exact solution on a flow while the prediction is constant: a straight line."""
+    ratio = sigma_next / sigma
+    return ratio * x + ((1.0 - sigma_next) - (1.0 - sigma) * ratio) * denoised
 
 
 def dpmpp_sde(

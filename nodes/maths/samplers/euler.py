@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from nodes.maths.samplers.contract import Denoiser, NoiseSampler, State
-from nodes.maths.samplers.terms import ancestral, scalars, to_d
+from nodes.maths.samplers.terms import ancestral, flow_ancestral, scalars, to_d
 
 
 def euler(state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise: NoiseSampler) -> State:
@@ -23,12 +23,17 @@ def euler_ancestral(
     *,
     eta: float = 1.0,
     s_noise: float = 1.0,
+    flow: bool = False,
 ) -> State:
     """Euler's method below the next sigma, and noise back up to it, Song et al. (2020) and Crowson (2022)."""
     x = state.x
     denoised = denoise(x, sigma)
     if sigma_next == 0:
         return replace(state, x=denoised, denoised=denoised)
+    if flow:
+        down, scale, up = flow_ancestral(sigma, sigma_next, eta)
+        x = (x + to_d(x, sigma, denoised) * (down - sigma)) * scale + noise(sigma, sigma_next) * (up * s_noise)
+        return replace(state, x=x, denoised=denoised)
     s, s_next = scalars(x, sigma, sigma_next)
     sigma_down, sigma_up = ancestral(s, s_next, eta)
     x = x + to_d(x, sigma, denoised) * (sigma_down - s) + noise(sigma, sigma_next) * (sigma_up * s_noise)
@@ -49,11 +54,13 @@ def ddpm(state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise
     return replace(state, x=x, denoised=denoised)
 
 
-def lcm(state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise: NoiseSampler) -> State:
+def lcm(
+    state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise: NoiseSampler, *, flow: bool = False
+) -> State:
     """Denoise all the way and noise back to the next sigma: consistency sampling, Song et al. (2023)."""
     x = denoised = denoise(state.x, sigma)
     if sigma_next > 0:
-        x = noise(sigma, sigma_next) * sigma_next + x
+        x = noise(sigma, sigma_next) * sigma_next + (x * (1.0 - sigma_next) if flow else x)
     return replace(state, x=x, denoised=denoised)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from nodes.maths.samplers.contract import Denoiser, NoiseSampler, State
-from nodes.maths.samplers.terms import ancestral, combined, midpoint, scalars, to_d
+from nodes.maths.samplers.terms import ancestral, combined, flow_ancestral, midpoint, scalars, to_d
 
 
 def heun(state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise: NoiseSampler) -> State:
@@ -47,7 +47,9 @@ def dpm_2(state: State, denoise: Denoiser, sigma: float, sigma_next: float, nois
     return replace(state, x=x, denoised=denoised)
 
 
-def dpm_2_ancestral(state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise: NoiseSampler) -> State:
+def dpm_2_ancestral(
+    state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise: NoiseSampler, *, flow: bool = False
+) -> State:
     """DPM-Solver-2 below the next sigma, and noise back up to it."""
     x = state.x
     denoised = denoise(x, sigma)
@@ -55,6 +57,10 @@ def dpm_2_ancestral(state: State, denoise: Denoiser, sigma: float, sigma_next: f
     s, s_next = scalars(x, sigma, sigma_next)
     if sigma_next == 0:
         return replace(state, x=x + d * (s_next - s), denoised=denoised)
+    if flow:
+        down, scale, up = flow_ancestral(sigma, sigma_next)
+        x = midpoint(x, d, denoise, *scalars(x, sigma, down)) * scale + noise(sigma, sigma_next) * up
+        return replace(state, x=x, denoised=denoised)
     sigma_down, sigma_up = ancestral(s, s_next)
     x = midpoint(x, d, denoise, s, sigma_down) + noise(sigma, sigma_next) * sigma_up
     return replace(state, x=x, denoised=denoised)

@@ -1,12 +1,14 @@
 """The samplers by name, what their callers have to know about them, and how a step of one is taken."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 from torch import Tensor
 
-from nodes.maths.model_sampling import DiscreteSampling
+from nodes.maths.model_sampling import ModelSampling
 from nodes.maths.samplers import cfg_pp
 from nodes.maths.samplers.adams_bashforth import deis, ipndm, ipndm_v, lms
 from nodes.maths.samplers.contract import Denoiser, Guided, NoiseKind, NoiseSource, Sampler, State, as_guided
@@ -14,13 +16,18 @@ from nodes.maths.samplers.dpm_plus_plus import dpmpp_2m, dpmpp_2m_sde, dpmpp_2s_
 from nodes.maths.samplers.dpm_solver import dpm_adaptive, dpm_fast
 from nodes.maths.samplers.er_sde import er_sde
 from nodes.maths.samplers.euler import ddpm, euler, euler_ancestral, gradient_estimation, lcm
+from nodes.maths.samplers.exploding import advance_exploded, exploded
 from nodes.maths.samplers.exponential import res_multistep, seeds_2, seeds_3
 from nodes.maths.samplers.runge_kutta import dpm_2, dpm_2_ancestral, heun, heunpp2
 from nodes.maths.samplers.sa_solver import sa_solver
 from nodes.maths.samplers.uni_pc import uni_pc
 
+ALMOST_NOTHING = 1e-4
+
 Settings = Mapping[str, float]
-Settle = Callable[[DiscreteSampling, Sequence[float]], Settings]  # (model, whole schedule) -> settings
+Settle = Callable[[ModelSampling, Sequence[float]], Settings]  # (model, whole schedule) -> settings
+OnFlow = Literal["alike", "told", "exploded"]
+"""What a sampler does on a rectified flow: the same as ever; as it is told by `flow`; or a diffusion's step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,51 +43,66 @@ class SamplerSpec:
     lookahead: int = 0  # how many sigmas it must be told of after the next one, with its usual settings
     uncond: bool = False  # it needs the unconditional prediction, whatever the scale of guidance
     settle: Settle | None = None  # what it must be told beforehand
+    on_flow: OnFlow = "alike"
 
 
-def own_levels(sampling: DiscreteSampling, sigmas: Sequence[float]) -> Settings:
+def own_levels(sampling: ModelSampling, sigmas: Sequence[float]) -> Settings:
     """The ends of a schedule, the last above 0, and how many steps it has."""
     last = sigmas[-1] or sigmas[-2]
     return {"first": sigmas[0], "last": last, "evaluations": len(sigmas) - 1}
 
 
-def end_level(sampling: DiscreteSampling, sigmas: Sequence[float]) -> Settings:
+def end_level(sampling: ModelSampling, sigmas: Sequence[float]) -> Settings:
     return {"last": sigmas[-1] or sigmas[-2]}
 
 
-def noisy_middle(sampling: DiscreteSampling, sigmas: Sequence[float]) -> Settings:
+def noisy_middle(sampling: ModelSampling, sigmas: Sequence[float]) -> Settings:
     """SA-Solver adds noise between a fifth and four fifths of the model's timesteps."""
-    return {"high": sampling.percent_to_sigma(0.2), "low": sampling.percent_to_sigma(0.8)}
+    return band(sampling, 0.2, 0.8)
+
+
+def band(sampling: ModelSampling, start: float, end: float) -> Settings:
+    """The levels at which SA-Solver begins and ends to add noise, at these shares of the sampling."""
+    high, low = sampling.percent_to_sigma(start), sampling.percent_to_sigma(end)
+    if sampling.flow:
+        high, low = (exploded(level) if level < 1.0 else math.inf for level in (high, low))
+    return {"high": high, "low": low}
 
 
 SAMPLERS: dict[str, SamplerSpec] = {
     "euler": SamplerSpec(euler),
-    "euler_cfg_pp": SamplerSpec(cfg_pp.euler_cfg_pp, uncond=True),
-    "euler_ancestral": SamplerSpec(euler_ancestral, noise="sequential"),
-    "euler_ancestral_cfg_pp": SamplerSpec(cfg_pp.euler_ancestral_cfg_pp, noise="sequential", uncond=True),
+    "euler_cfg_pp": SamplerSpec(cfg_pp.euler_cfg_pp, uncond=True, on_flow="told"),
+    "euler_ancestral": SamplerSpec(euler_ancestral, noise="sequential", on_flow="told"),
+    "euler_ancestral_cfg_pp": SamplerSpec(
+        cfg_pp.euler_ancestral_cfg_pp, noise="sequential", uncond=True, on_flow="told"
+    ),
     "heun": SamplerSpec(heun, order=2, evaluations=2),
     "heunpp2": SamplerSpec(heunpp2, evaluations=3, lookahead=2),
     "dpm_2": SamplerSpec(dpm_2, order=2, evaluations=2, drop_penultimate=True),
-    "dpm_2_ancestral": SamplerSpec(dpm_2_ancestral, order=2, evaluations=2, noise="sequential", drop_penultimate=True),
+    "dpm_2_ancestral": SamplerSpec(
+        dpm_2_ancestral, order=2, evaluations=2, noise="sequential", drop_penultimate=True, on_flow="told"
+    ),
     "lms": SamplerSpec(lms, order=4),
     "dpm_fast": SamplerSpec(dpm_fast, order=3, evaluations=0, settle=own_levels),
     "dpm_adaptive": SamplerSpec(dpm_adaptive, order=3, evaluations=0, settle=end_level),
-    "dpmpp_2s_ancestral": SamplerSpec(dpmpp_2s_ancestral, order=2, evaluations=2, noise="sequential"),
+    "dpmpp_2s_ancestral": SamplerSpec(dpmpp_2s_ancestral, order=2, evaluations=2, noise="sequential", on_flow="told"),
     "dpmpp_2s_ancestral_cfg_pp": SamplerSpec(
         cfg_pp.dpmpp_2s_ancestral_cfg_pp, order=2, evaluations=2, noise="sequential", uncond=True
     ),
-    "dpmpp_sde": SamplerSpec(dpmpp_sde, order=2, evaluations=2, noise="brownian"),
-    "dpmpp_sde_gpu": SamplerSpec(dpmpp_sde, order=2, evaluations=2, noise="brownian"),
+    "dpmpp_sde": SamplerSpec(dpmpp_sde, order=2, evaluations=2, noise="brownian", on_flow="exploded"),
+    "dpmpp_sde_gpu": SamplerSpec(dpmpp_sde, order=2, evaluations=2, noise="brownian", on_flow="exploded"),
     "dpmpp_2m": SamplerSpec(dpmpp_2m, order=2),
     "dpmpp_2m_cfg_pp": SamplerSpec(cfg_pp.dpmpp_2m_cfg_pp, order=2, uncond=True),
-    "dpmpp_2m_sde": SamplerSpec(dpmpp_2m_sde, order=2, noise="brownian"),
-    "dpmpp_2m_sde_gpu": SamplerSpec(dpmpp_2m_sde, order=2, noise="brownian"),
-    "dpmpp_2m_sde_heun": SamplerSpec(partial(dpmpp_2m_sde, heun=True), order=2, noise="brownian"),
-    "dpmpp_2m_sde_heun_gpu": SamplerSpec(partial(dpmpp_2m_sde, heun=True), order=2, noise="brownian"),
-    "dpmpp_3m_sde": SamplerSpec(dpmpp_3m_sde, order=2, noise="brownian"),
-    "dpmpp_3m_sde_gpu": SamplerSpec(dpmpp_3m_sde, order=2, noise="brownian"),
+    "dpmpp_2m_sde": SamplerSpec(dpmpp_2m_sde, order=2, noise="brownian", on_flow="exploded"),
+    "dpmpp_2m_sde_gpu": SamplerSpec(dpmpp_2m_sde, order=2, noise="brownian", on_flow="exploded"),
+    "dpmpp_2m_sde_heun": SamplerSpec(partial(dpmpp_2m_sde, heun=True), order=2, noise="brownian", on_flow="exploded"),
+    "dpmpp_2m_sde_heun_gpu": SamplerSpec(
+        partial(dpmpp_2m_sde, heun=True), order=2, noise="brownian", on_flow="exploded"
+    ),
+    "dpmpp_3m_sde": SamplerSpec(dpmpp_3m_sde, order=2, noise="brownian", on_flow="exploded"),
+    "dpmpp_3m_sde_gpu": SamplerSpec(dpmpp_3m_sde, order=2, noise="brownian", on_flow="exploded"),
     "ddpm": SamplerSpec(ddpm, noise="sequential"),
-    "lcm": SamplerSpec(lcm, noise="sequential"),
+    "lcm": SamplerSpec(lcm, noise="sequential", on_flow="told"),
     "ipndm": SamplerSpec(ipndm),
     "ipndm_v": SamplerSpec(ipndm_v, order=4),
     "deis": SamplerSpec(deis, order=3),
@@ -92,12 +114,20 @@ SAMPLERS: dict[str, SamplerSpec] = {
     ),
     "gradient_estimation": SamplerSpec(gradient_estimation),
     "gradient_estimation_cfg_pp": SamplerSpec(cfg_pp.gradient_estimation_cfg_pp, uncond=True),
-    "er_sde": SamplerSpec(er_sde, order=2, noise="sequential"),
-    "seeds_2": SamplerSpec(seeds_2, order=2, evaluations=2, noise="sequential"),
-    "seeds_3": SamplerSpec(seeds_3, order=2, evaluations=3, noise="sequential"),
-    "sa_solver": SamplerSpec(sa_solver, order=2, noise="sequential", lookahead=3, settle=noisy_middle),
+    "er_sde": SamplerSpec(er_sde, order=2, noise="sequential", on_flow="exploded"),
+    "seeds_2": SamplerSpec(seeds_2, order=2, evaluations=2, noise="sequential", on_flow="exploded"),
+    "seeds_3": SamplerSpec(seeds_3, order=2, evaluations=3, noise="sequential", on_flow="exploded"),
+    "sa_solver": SamplerSpec(
+        sa_solver, order=2, noise="sequential", lookahead=3, settle=noisy_middle, on_flow="exploded"
+    ),
     "sa_solver_pece": SamplerSpec(
-        partial(sa_solver, pece=True), order=2, evaluations=2, noise="sequential", lookahead=3, settle=noisy_middle
+        partial(sa_solver, pece=True),
+        order=2,
+        evaluations=2,
+        noise="sequential",
+        lookahead=3,
+        settle=noisy_middle,
+        on_flow="exploded",
     ),
     "ddim": SamplerSpec(euler, mask_seed_offset=1),
     "uni_pc": SamplerSpec(uni_pc, order=4, drop_penultimate=True, lookahead=2),
@@ -106,12 +136,15 @@ SAMPLERS: dict[str, SamplerSpec] = {
 """In the order of the reference's list. Noise is drawn on the processor for all of them, so `_gpu` changes nothing."""
 
 
-def settings_for(
-    sampler_name: str, sampling: DiscreteSampling, sigmas: Sequence[float]
-) -> tuple[tuple[str, float], ...]:
+def settings_for(sampler_name: str, sampling: ModelSampling, sigmas: Sequence[float]) -> tuple[tuple[str, float], ...]:
     """What a sampler must be told beforehand of the model and the whole schedule; nothing for most."""
-    settle = spec_of(sampler_name).settle
-    return tuple(settle(sampling, sigmas).items()) if settle and len(sigmas) > 1 else ()
+    spec, told = spec_of(sampler_name), dict[str, float]()
+    if spec.settle and len(sigmas) > 1:
+        told |= spec.settle(sampling, sigmas)
+    if sampling.flow and spec.on_flow != "alike":
+        # Where there is nothing but noise, the signal-to-noise ratio has no logarithm: start a little later.
+        told["flow"] = sampling.percent_to_sigma(ALMOST_NOTHING)
+    return tuple(told.items())
 
 
 def lookahead(sampler_name: str, settings: Settings) -> int:
@@ -161,5 +194,11 @@ def advance(
 
     settings = dict(state.settings)
     before = replace(state, ahead=state.ahead[: lookahead(sampler_name, settings)])
-    after = spec.step(before, as_guided(denoise), sigma, sigma_next, noise, **settings)
+    highest = settings.pop("flow", 0.0)
+    if highest and spec.on_flow == "exploded":
+        step = partial(spec.step, **settings)
+        after = advance_exploded(step, before, as_guided(denoise), sigma, sigma_next, noise, highest)
+    else:
+        told = {"flow": True} if highest else {}
+        after = spec.step(before, as_guided(denoise), sigma, sigma_next, noise, **settings, **told)
     return replace(after, draws=state.draws + drawn, ahead=())

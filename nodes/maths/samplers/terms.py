@@ -37,6 +37,16 @@ def ancestral(sigma: Tensor, sigma_next: Tensor, eta: float = 1.0) -> tuple[Tens
     return (sigma_next**2 - sigma_up**2) ** 0.5, sigma_up
 
 
+def flow_ancestral(sigma: float, sigma_next: float, eta: float = 1.0) -> tuple[float, float, float]:
+    """The level of a flow to step down to, the factor to scale by from there, and the noise to add: the next level.
+
+    Signal and noise at sigma_next come out at (1 - sigma_next) and sigma_next.
+    """
+    down = sigma_next * (1.0 + (sigma_next / sigma - 1.0) * eta)
+    scale = (1.0 - sigma_next) / (1.0 - down)
+    return down, scale, math.sqrt(max(sigma_next**2 - (down * scale) ** 2, 0.0))
+
+
 def midpoint(x: Latents, d: Latents, denoise: Denoiser, sigma: Tensor, sigma_next: Tensor) -> Latents:
     """Step with the slope found halfway in log sigma."""
     sigma_mid = sigma.log().lerp(sigma_next.log(), 0.5).exp()
