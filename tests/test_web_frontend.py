@@ -83,3 +83,10 @@ def test_an_editor_that_is_not_installed_is_asked_for(monkeypatch: pytest.Monkey
     monkeypatch.setattr(frontend, "PACKAGE", "no_such_package")
     with pytest.raises(NoFrontend, match=r"pip install \"latentloom\[comfyui\]\""):
         Frontend.installed()
+
+
+def test_a_folder_without_an_editor_is_refused(tmp_path: Path):
+    with pytest.raises(NoFrontend, match=r"no index\.html"):
+        Frontend.built(tmp_path)
+    put(tmp_path / "index.html")
+    assert Frontend.built(tmp_path).folder == tmp_path

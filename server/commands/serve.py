@@ -38,7 +38,7 @@ GRACE_SECONDS = 5.0
 
 TAKEN = frozenset(
     {"cpu", "cuda-device", "force-fp32", "force-fp16", "fp16-unet", "bf16-unet", "cache-none", "dont-print-server"}
-    | {"preview-method", "preview-size", "verbose", "database-url"}
+    | {"preview-method", "preview-size", "verbose", "database-url", "front-end-root"}
 )
 """Of the flags that mean nothing to a site, those that mean something to a server."""
 MOST_VALUES: Mapping[str, float] = {"none": 0, "one": 1, "maybe": 1, "many": math.inf}
@@ -72,6 +72,12 @@ Flags of ComfyUI's server are accepted; those that mean nothing here are named i
     default="own",
     show_default=True,
     help='What is at /: a page with the queue, or ComfyUI\'s graph editor (pip install "latentloom[comfyui]").',
+)
+@click.option(
+    "--front-end-root",
+    "front_end",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="A folder with a graph editor to be at / instead.",
 )
 @click.option(
     "--workers",
@@ -311,6 +317,8 @@ class _Given:
                 max_rss=given["recycle_memory"],
             )
             frontend = Frontend.installed() if given["frontend"] == "comfyui" else None
+            if given["front_end"] is not None:
+                frontend = Frontend.built(given["front_end"])
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         return ServiceOptions(

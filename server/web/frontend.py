@@ -39,13 +39,11 @@ TYPES = {
 }
 
 
-class NoFrontend(ValueError):
-    """The editor that is to be served is not installed."""
+NOT_INSTALLED = 'the editor is not installed: pip install "latentloom[comfyui]", or serve without --frontend comfyui'
 
-    def __init__(self) -> None:
-        super().__init__(
-            'the editor is not installed: pip install "latentloom[comfyui]", or serve without --frontend comfyui'
-        )
+
+class NoFrontend(ValueError):
+    """The editor that is to be served is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +56,17 @@ class Frontend:
     def installed() -> "Frontend":
         """The editor of the published package. Looks at the disk. Raises NoFrontend."""
         spec = find_spec(PACKAGE)
-        for place in (spec.submodule_search_locations or ()) if spec else ():
-            folder = Path(place, "static")
-            if is_file(folder / INDEX):
-                return Frontend(folder)
-        raise NoFrontend
+        places = (spec.submodule_search_locations or ()) if spec else ()
+        if not places:
+            raise NoFrontend(NOT_INSTALLED)
+        return Frontend.built(Path(places[0], "static"))
+
+    @staticmethod
+    def built(folder: Path) -> "Frontend":
+        """The editor that somebody has built into a folder. Looks at the disk. Raises NoFrontend."""
+        if not is_file(folder / INDEX):
+            raise NoFrontend(f"there is no editor in {folder}: it holds no {INDEX}")
+        return Frontend(folder)
 
     def file(self, name: str) -> web.StreamResponse:
         """One of its files. Looks at the disk. Refuses what is not there."""
