@@ -106,6 +106,18 @@ async def test_a_form_is_described_with_its_file(tmp_path: Path):
     assert form["required"] == ["image"]
 
 
+async def test_what_the_server_sends_itself_is_described(tmp_path: Path):
+    async with at_home(tmp_path) as client:
+        document = await asked(client, "/openapi.json")
+        async with client.get("/docs") as answer:
+            page = await answer.text()
+    told = document["webhooks"]["job"]["post"]
+    assert {each["name"] for each in told["parameters"]} == {"webhook-id", "webhook-timestamp", "webhook-signature"}
+    model = told["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert document["components"]["schemas"][model]["required"] == ["type", "timestamp", "data"]
+    assert "<h2>Webhooks</h2>" in page and "HMAC-SHA256" in page
+
+
 async def test_the_page_shows_every_path_and_loads_nothing(tmp_path: Path):
     async with at_home(tmp_path) as client:
         document = await asked(client, "/openapi.json")

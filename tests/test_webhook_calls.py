@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
 from server.web import messenger
+from server.web.job_forms import JobOver
 from server.web.options import WebOptions
 from server.web.public_addresses import PrivateAddress, PublicResolver, is_public, refuse_private
 from server.web.signatures import SECRET_FILE, kept_secret, signed_headers
@@ -108,6 +109,7 @@ async def test_the_end_of_a_job_is_told_and_signed(client: Client, secret: str |
         webhook = {"url": receiver.url} | ({"secret": secret} if secret else {})
         job_id = await client.submit(chain("Twist", length=4), webhook=webhook)
         (told,) = await receiver.until(1)
+    assert JobOver.model_validate(told).type == "job.completed"
     assert (told["type"], told["data"]["prompt_id"], told["data"]["status"]) == ("job.completed", job_id, "completed")
     assert told["data"]["outputs"]["3"]["text"][0].startswith("5 in ")
     data = client.service.desk.library.load().folders.data

@@ -22,12 +22,15 @@ def docs_page(document: Json) -> web.Response:
         for method, operation in methods.items()
     ]
     groups = groupby(sorted(operations, key=lambda each: each[2]["tags"]), key=lambda each: each[2]["tags"][0])
+    told = document["webhooks"].items()
     schemas = document["components"]["schemas"]
     info = document["info"]
     body = (
         f'<h1>{escape(info["title"])} {escape(info["version"])}</h1><p class="soft">{prose(info["description"])} '
         'Programs read the same as <a href="/openapi.json">OpenAPI 3.1</a>.</p>'
         + "".join(_group(name, members) for name, members in groups)
+        + "<h2>Webhooks</h2>"
+        + "".join(_operation(name, method, each) for name, methods in told for method, each in methods.items())
         + f"<h2>Models</h2>{''.join(_model(name, schema) for name, schema in sorted(schemas.items()))}"
     )
     return page(f"{info['title']}: what can be asked for", body)

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, Field
 
 from server.database.jobs import Job, JobError, JobSummary, State
 from server.database.webhooks import WebhookStatus
@@ -123,8 +125,16 @@ def job_details(job: Job, hook: WebhookStatus | None = None) -> Json:
     return entry
 
 
-def told_of(job: Job) -> Json:
+class JobOver(BaseModel):
     """What a webhook is told of a job that is over."""
+
+    type: Literal["job.completed", "job.failed", "job.cancelled"]
+    timestamp: Annotated[datetime, Field(description="When it ended.")]
+    data: Annotated[Json, Field(description="The job as `/jobs` lists it, its id as `prompt_id`, and its outputs.")]
+
+
+def told_of(job: Job) -> Json:
+    """What a webhook is told, in the shape of `JobOver`."""
     entry = {**job_entry(job), "outputs": job.outputs.value()}
     if job.error is not None:
         entry["error"] = {"type": job.error.type, "message": job.error.message, "node_id": job.error.node_id}

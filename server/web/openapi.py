@@ -13,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from server.web.access import COOKIE, KEY_HEADER, KEY_PARAMETER
 from server.web.endpoint import Endpoint, Gives, endpoint_of
 from server.web.forms import MULTIPART
+from server.web.job_forms import JobOver
 from server.web.parameters import Body, Checked, FormBody, JsonBody, PathPart, Query, WholeBody
 from server.web.problems import Problem
 
@@ -37,6 +38,15 @@ DESCRIPTION = (
     "Most routes are those of ComfyUI's protocol, and are there below `/api` as well. Answers that refuse say why, in "
     "`error`."
 )
+SIGNATURE = ("webhook-id", "webhook-timestamp", "webhook-signature")
+SIGNED = (
+    "It is signed as Standard Webhooks 1.0.0 has it, and verified with any library for that. Or by hand: join "
+    "`webhook-id`, `webhook-timestamp` and the body as it came with points, make an HMAC-SHA256 of that with the "
+    "secret (what follows `whsec_` is base64), and compare it in base64 with what follows `v1,` in "
+    "`webhook-signature`, in constant time. Refuse a timestamp that is more than five minutes old, and pass over an "
+    "id that was heard before. The secret is that of the submission, or else the server's, which is in "
+    "`webhook_secret` in its data folder."
+)
 REFERENCES = "#/components/schemas/"
 
 
@@ -57,6 +67,7 @@ def openapi(application: web.Application) -> Json:
         "openapi": "3.1.0",
         "info": {"title": "Latentloom", "version": _version(), "description": DESCRIPTION},
         "paths": paths,
+        "webhooks": {"job": {"post": _webhook(schemas)}},
         "components": {"schemas": schemas.definitions, "securitySchemes": {**KEYS, "url": KEY_IN_URL}},
     }
 
@@ -78,7 +89,8 @@ class _Schemas:
 
     def __init__(self, endpoints: list[Endpoint]) -> None:
         adapters: dict[tuple[str, JsonSchemaMode], TypeAdapter[Any]] = {
-            ("problem", "serialization"): TypeAdapter(Problem)
+            ("problem", "serialization"): TypeAdapter(Problem),
+            ("webhook", "serialization"): TypeAdapter(JobOver),
         }
         for endpoint in endpoints:
             for parameter in endpoint.parameters:
@@ -112,6 +124,11 @@ class _Schemas:
         return self._made[_key(endpoint, "return"), "serialization"]
 
     @property
+    def webhook(self) -> Json:
+        """The type of what webhooks are told."""
+        return self._made["webhook", "serialization"]
+
+    @property
     def problem(self) -> Json:
         """The type of answers that refuse."""
         return self._made["problem", "serialization"]
@@ -120,6 +137,24 @@ class _Schemas:
         """What a schema refers to."""
         reference = schema.get("$ref")
         return self.definitions[reference.removeprefix(REFERENCES)] if isinstance(reference, str) else schema
+
+
+def _webhook(schemas: _Schemas) -> Json:
+    """What this server sends itself."""
+    headers = [_parameter(name, "header", {"type": "string"}, True) for name in SIGNATURE]
+    return {
+        "operationId": "webhook_job",
+        "summary": "A job is over: sent to the `webhook` that it was submitted with.",
+        "description": SIGNED,
+        "parameters": headers,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schemas.webhook}}},
+        "responses": {
+            "2XX": {"description": "Heard; it is not told again."},
+            "410": {"description": "Nobody is there any more; it is given up."},
+            "default": {"description": "It is told again after a while, up to twelve times in some hours."},
+        },
+        "security": [],
+    }
 
 
 def _key(endpoint: Endpoint, name: str) -> str:
