@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -29,6 +30,8 @@ class WorkflowNode(BaseModel):
 
 Workflow = dict[str, WorkflowNode]
 """Node id → node, in the document's order."""
+
+NODES_AT_ONCE = 1000
 
 _WORKFLOW: TypeAdapter[Workflow] = TypeAdapter(Workflow)
 
@@ -59,11 +62,19 @@ def read(document: object) -> Workflow:
         )
     if not nodes:
         raise _not_a_workflow("this workflow has no nodes")
-    try:
-        with collector_paused():
-            return _WORKFLOW.validate_python(nodes)
-    except ValidationError as error:
-        raise InvalidWorkflow([_shape_problem(nodes, detail["loc"]) for detail in error.errors()]) from error
+    workflow: Workflow = {}
+    problems: list[Problem] = []
+    with collector_paused():
+        entries = iter(nodes.items())
+        # In pieces: while one is validated no other thread can do anything.
+        while some := dict(islice(entries, NODES_AT_ONCE)):
+            try:
+                workflow.update(_WORKFLOW.validate_python(some))
+            except ValidationError as error:
+                problems += [_shape_problem(some, detail["loc"]) for detail in error.errors()]
+    if problems:
+        raise InvalidWorkflow(problems)
+    return workflow
 
 
 def _shape_problem(nodes: Mapping[str, object], location: tuple[int | str, ...]) -> Problem:

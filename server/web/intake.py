@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from graph.collector import collector_paused
 from graph.problems import InvalidWorkflow, Problem, same_name
-from graph.workflow import Workflow, read
+from graph.workflow import NODES_AT_ONCE, Workflow, read
 from server.database.documents import Document as Text
 from server.database.errors import WrongRequest
 from server.database.jobs import ENDINGS, LONGEST_LABEL, Claim, Ending, NewJob, NewWebhook, is_job_id
@@ -19,6 +21,7 @@ from server.web.files.owner_folders import OwnerFolders
 from server.web.files.staging import StagedFile
 from server.web.inline_files import decoded, keep, refuse_unused, with_names
 from server.web.job_forms import STATUS
+from server.web.large_json import read_json
 from server.web.library import Shelf
 from server.web.narrator import milliseconds
 from server.web.prompt_errors import outputs_refusal, refusal, whole_refusal
@@ -76,6 +79,7 @@ def wrong_request(message: str, details: str = "") -> NotTaken:
     return NotTaken(refusal("invalid_request", message, details))
 
 
+@collector_paused()
 def prompt_of(sent: Sent, options: Mapping[str, str], owner: str, shelf: Shelf) -> Intake:
     """The job that a body asks for: JSON, or a picture that carries a workflow. Keeps the pictures that came with it.
 
@@ -99,6 +103,7 @@ def prompt_of(sent: Sent, options: Mapping[str, str], owner: str, shelf: Shelf) 
     return Intake((job,), accepted.node_errors, (*document.warnings, *map(str, accepted.warnings)))
 
 
+@collector_paused()
 def batch_of(sent: Sent, owner: str, shelf: Shelf) -> Intake:
     """The jobs of a batch: one workflow, and what is to be changed in it for each.
 
@@ -148,12 +153,13 @@ def problems_of(sent: Sent, options: Mapping[str, str], shelf: Shelf) -> Json:
     }
 
 
+@collector_paused()
 def prepared(claim: Claim, shelf: Shelf, previews: bool) -> Prepared:
     """What a worker is to run of a claimed job. Raises CannotRun."""
     job = claim.job
     extra = _pnginfo(job.extra.value())
     text = job.workflow.text
-    document: Json = json.loads(text)
+    document: Json = read_json(text.encode())
     if job.overrides:
         try:
             before = read(document)
@@ -227,11 +233,8 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def _json(body: bytes) -> Any:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"it contains {constant}, which JSON does not have")
-
     try:
-        return json.loads(body, parse_constant=refuse)
+        return read_json(body)
     except RecursionError:
         raise NotTaken(refusal("invalid_json", "The body is nested too deeply")) from None
     except ValueError as error:
@@ -316,7 +319,7 @@ def _job(request: Submission, document: Document, accepted: Accepted, owner: str
     webhook = request.webhook
     try:
         return NewJob(
-            workflow=Text.of(_WORKFLOW.dump_python(accepted.workflow)),
+            workflow=_text_of(accepted.workflow),
             owner=owner,
             client_id=client_id,
             priority=request.priority,
@@ -350,6 +353,15 @@ def _pnginfo(extra_data: Mapping[str, Any]) -> Json:
 def _workflow_id(pnginfo: Mapping[str, Any]) -> str | None:
     workflow: object = pnginfo.get("workflow")
     return _text(cast("Json", workflow).get("id")) if isinstance(workflow, dict) else None
+
+
+def _text_of(workflow: Workflow) -> Text:
+    entries = iter(workflow.items())
+    texts: list[str] = []
+    # In pieces: while one is written no other thread can do anything.
+    while some := dict(islice(entries, NODES_AT_ONCE)):
+        texts.append(Text.of(_WORKFLOW.dump_python(some)).text[1:-1])
+    return Text(f"{{{','.join(texts)}}}")
 
 
 def _label(workflow: Workflow) -> str:
