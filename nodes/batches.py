@@ -1,11 +1,13 @@
 """Batches and lists: a batch is one value with several pictures in it, a list is several values."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from graph.node import Many, node
+from nodes.latents import refuse_unlike
 from nodes.values import Image, Latent
 
 if TYPE_CHECKING:
@@ -34,6 +36,57 @@ def latent_from_batch(
     """Some latents of a batch. Each gets the noise that it would get there."""
     first = min(batch_index, samples.samples.shape[0] - 1)
     return _together(_singles([samples])[first : first + length])
+
+
+@node("RepeatImageBatch", category="image/batch", title="Repeat Image Batch")
+def repeat_images(image: Image, amount: Annotated[int, Field(ge=1, le=4096, description="How often.")] = 1) -> Image:
+    """The whole batch several times."""
+    return Image(image.pixels.repeat(amount, 1, 1, 1))
+
+
+@node("RepeatLatentBatch", category="latent/batch", title="Repeat Latent Batch")
+def repeat_latents(samples: Latent, amount: Annotated[int, Field(ge=1, le=64, description="How often.")] = 1) -> Latent:
+    """The whole batch several times; each copy gets noise of its own."""
+    from nodes.maths.resize import fit_batch
+
+    count, mask, places = samples.samples.shape[0], samples.noise_mask, samples.batch_index
+    if mask is not None and mask.shape[0] > 1:
+        mask = fit_batch(mask, max(count, mask.shape[0])).repeat(amount, 1, 1, 1)
+    if places is not None:
+        span = max(places) - min(places) + 1
+        places = tuple(place + span * copy for copy in range(amount) for place in places)
+    return Latent(samples.samples.repeat(amount, 1, 1, 1), mask, places)
+
+
+@node("LatentBatch", category="latent/batch", title="Latent Batch")
+def batch_latents(samples1: Latent, samples2: Latent) -> Latent:
+    """Both in one batch; a second one of another size is resized to the first, whose noise mask is kept.
+
+    Each gets the noise that it would get in its own batch, so the first of both get the same.
+    """
+    import torch
+
+    from nodes.maths.resize import common_upscale
+
+    refuse_unlike(samples1, samples2)
+    first, second = samples1.samples, samples2.samples
+    if second.shape[2:] != first.shape[2:]:
+        second = common_upscale(second, first.shape[3], first.shape[2], "bilinear", "center")
+    return Latent(torch.cat((first, second)), samples1.noise_mask, (*_places(samples1), *_places(samples2)))
+
+
+@node("LatentBatchSeedBehavior", category="latent/advanced")
+def choose_batch_noise(
+    samples: Latent,
+    seed_behavior: Annotated[
+        Literal["random", "fixed"],
+        Field(description="random: noise of its own for each; fixed: for all that of the first."),
+    ] = "fixed",
+) -> Latent:
+    """Whether the latents of a batch get different noise or the same."""
+    places = _places(samples)
+    fixed = places[:1] * len(places) if seed_behavior == "fixed" else None
+    return replace(samples, batch_index=fixed, unfinished=None)
 
 
 @node("RebatchImages", category="image/batch", title="Rebatch Images")
@@ -74,6 +127,11 @@ def image_list_to_batch(images: Many[Image]) -> Image:
         for pixels in with_same_channels([image.pixels for image in images])
     )
     return Image(torch.cat(list(fitting)))
+
+
+def _places(latent: Latent) -> tuple[int, ...]:
+    """Which picture of a larger batch each sample is; of this one, where none is known."""
+    return latent.batch_index or tuple(range(latent.samples.shape[0]))
 
 
 def _singles(latents: Iterable[Latent]) -> list[Latent]:

@@ -32,6 +32,7 @@ from nodes import (
     image_filters,
     image_transforms,
     images,
+    latent_transforms,
     latents,
     lists,
     loading,
@@ -44,6 +45,7 @@ from nodes import (
     saving,
     schedules,
     text,
+    tiled_vae,
     transparency,
 )
 from nodes.codecs import CODEC
@@ -67,6 +69,7 @@ def built_in() -> Catalogue:
         image_filters,
         image_transforms,
         images,
+        latent_transforms,
         latents,
         lists,
         loading,
@@ -79,6 +82,7 @@ def built_in() -> Catalogue:
         saving,
         schedules,
         text,
+        tiled_vae,
         transparency,
     )
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # The names stand here as types, so that listing them needs no torch; a test holds them against the tables.
 UpscaleMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "bislerp"]
 LatentSide = Annotated[int, Field(ge=16, le=LONGEST, description="Pixels of the picture."), Widget(step=8)]
+LatentSideBySixteen = Annotated[int, Field(ge=16, le=LONGEST, description="Pixels of the picture."), Widget(step=16)]
 
 
 class WrongVae(ValueError):
@@ -66,12 +67,22 @@ def empty_latent(
     return Latent(torch.zeros(batch_size, 4, height // 8, width // 8))
 
 
+@node("EmptySD3LatentImage", category="latent/sd3")
+def empty_sd3_latent(
+    width: LatentSideBySixteen = 1024,
+    height: LatentSideBySixteen = 1024,
+    batch_size: Annotated[int, Field(ge=1, le=4096, description="How many pictures to make at once.")] = 1,
+) -> Latent:
+    """Empty latents of sixteen channels, as Stable Diffusion 3, Flux and their relatives have them."""
+    import torch
+
+    return Latent(torch.zeros(batch_size, 16, height // 8, width // 8))
+
+
 @node("VAEDecode", category="latent", title="VAE Decode", lane="device")
 def decode(samples: Latent, vae: Vae, models: ModelPool = INJECTED) -> Image:
     """From latents to pictures."""
-    channels = samples.samples.shape[1]
-    if channels != vae.latent_channels:
-        raise WrongVae(vae, channels)
+    refuse_wrong_vae(samples, vae)
     # Between nodes everything lies on the CPU, so that pictures from files and from networks can be mixed.
     pixels = (models.decode_latent(vae, samples.samples).cpu() + 1.0) / 2.0
     return Image(pixels.clamp(0.0, 1.0).movedim(1, -1).contiguous())
@@ -82,7 +93,7 @@ def encode(pixels: Image, vae: Vae, models: ModelPool = INJECTED) -> Latent:
     """From pictures to latents. Sides are cut to whole latent pixels, centred."""
     from nodes.maths.resize import crop_to_multiple
 
-    _refuse_tiny(pixels, vae)
+    refuse_tiny(pixels, vae)
     return Latent(_encoded(models, vae, crop_to_multiple(pixels.rgb, vae.factor, (1, 2))))
 
 
@@ -99,7 +110,7 @@ def encode_for_inpainting(
     """Encode a picture with the masked area blanked out, to be painted anew. Use denoise 1."""
     from nodes.maths.masks import prepare_inpainting
 
-    _refuse_tiny(pixels, vae)
+    refuse_tiny(pixels, vae)
     start = prepare_inpainting(pixels.rgb, mask.values, grow_mask_by, vae.factor)
     return Latent(_encoded(models, vae, start.pixels), noise_mask=start.noise_mask)
 
@@ -123,7 +134,7 @@ def upscale_latent(
 
     if not width and not height:
         return samples
-    return _with(samples, resize.upscale_latent(samples.samples, width, height, upscale_method, crop))
+    return with_samples(samples, resize.upscale_latent(samples.samples, width, height, upscale_method, crop))
 
 
 @node("LatentComposite", category="latent", title="Latent Composite")
@@ -137,8 +148,10 @@ def composite_latents(
     """Lay one latent over another, its corner at x, y in pixels of the picture."""
     from nodes.maths.composite import paste_latent
 
-    _refuse_unlike(samples_to, samples_from)
-    return _with(samples_to, paste_latent(samples_to.samples, samples_from.samples, x // 8, y // 8, feather // 8))
+    refuse_unlike(samples_to, samples_from)
+    return with_samples(
+        samples_to, paste_latent(samples_to.samples, samples_from.samples, x // 8, y // 8, feather // 8)
+    )
 
 
 @node("LatentBlend", category="_for_testing", title="Latent Blend")
@@ -152,8 +165,8 @@ def blend_latents(
     """Mix two latents; a second one of another size is resized to the first."""
     from nodes.maths import composite
 
-    _refuse_unlike(samples1, samples2)
-    return _with(samples1, composite.blend_latents(samples1.samples, samples2.samples, blend_factor))
+    refuse_unlike(samples1, samples2)
+    return with_samples(samples1, composite.blend_latents(samples1.samples, samples2.samples, blend_factor))
 
 
 @node("LatentMaskBlend", category="latent", title="Latent Mask Blend")
@@ -161,8 +174,8 @@ def blend_latents_by_mask(samples1: Latent, samples2: Latent, mask: Mask) -> Lat
     """The first latent where the mask is 0, the second where it is 1, a mixture between; sizes follow the first."""
     from nodes.maths.composite import blend_by_mask
 
-    _refuse_unlike(samples1, samples2)
-    return _with(samples1, blend_by_mask(samples1.samples, samples2.samples, mask.values))
+    refuse_unlike(samples1, samples2)
+    return with_samples(samples1, blend_by_mask(samples1.samples, samples2.samples, mask.values))
 
 
 def _encoded(models: ModelPool, vae: Vae, pixels: "Tensor") -> "Tensor":
@@ -170,7 +183,7 @@ def _encoded(models: ModelPool, vae: Vae, pixels: "Tensor") -> "Tensor":
     return models.encode_pixels(vae, pixels.movedim(-1, 1) * 2.0 - 1.0).cpu()
 
 
-def _with(latent: Latent, samples: "Tensor") -> Latent:
+def with_samples(latent: Latent, samples: "Tensor") -> Latent:
     """The latent with other samples: sampling cannot go on from where it stopped, and in a batch that has grown the
     samples have no known place in a larger one."""
     index = latent.batch_index
@@ -178,13 +191,22 @@ def _with(latent: Latent, samples: "Tensor") -> Latent:
     return replace(latent, samples=samples, batch_index=kept, unfinished=None)
 
 
-def _refuse_tiny(image: Image, vae: Vae) -> None:
+def refuse_wrong_vae(latent: Latent, vae: Vae) -> None:
+    """Raise WrongVae if the VAE cannot decode the latent."""
+    channels = latent.samples.shape[1]
+    if channels != vae.latent_channels:
+        raise WrongVae(vae, channels)
+
+
+def refuse_tiny(image: Image, vae: Vae) -> None:
+    """Raise PictureTooSmall if the picture is smaller than a latent pixel."""
     height, width = image.pixels.shape[1:3]
     if min(width, height) < vae.factor:
         raise PictureTooSmall(vae, width, height)
 
 
-def _refuse_unlike(first: Latent, second: Latent) -> None:
+def refuse_unlike(first: Latent, second: Latent) -> None:
+    """Raise UnlikeLatents if they have different numbers of channels."""
     channels = first.samples.shape[1], second.samples.shape[1]
     if channels[0] != channels[1]:
         raise UnlikeLatents(*channels)

@@ -72,6 +72,26 @@ def feather_mask(mask: Mask, left: Pixels = 0, top: Pixels = 0, right: Pixels = 
     return Mask(feather(mask.values, left, top, right, bottom))
 
 
+@node("ThresholdMask", category="mask")
+def threshold_mask(
+    mask: Mask,
+    value: Annotated[
+        float, Field(ge=0, le=1, description="What is above it becomes 1, the rest 0."), Widget(step=0.01)
+    ] = (0.5),
+) -> Mask:
+    """Harden a mask."""
+    return Mask((mask.values > value).to(mask.values))
+
+
+@node("CropMask", category="mask")
+def crop_mask(mask: Mask, x: Pixels = 0, y: Pixels = 0, width: Side = 512, height: Side = 512) -> Mask:
+    """A part of the mask, its corner at x, y; what would lie outside is left out."""
+    if x >= mask.values.shape[2] or y >= mask.values.shape[1]:
+        rows, columns = mask.values.shape[1:]
+        raise ValueError(f"the corner {x}, {y} lies outside the mask, which is {columns}x{rows}; choose one inside")
+    return Mask(mask.values[:, y : y + height, x : x + width].clone())
+
+
 @node("MaskToImage", category="mask", title="Convert Mask to Image")
 def mask_to_image(mask: Mask) -> Image:
     """The mask as a grey picture: white is the area to change."""
@@ -82,7 +102,18 @@ def mask_to_image(mask: Mask) -> Image:
 
 @node("ImageToMask", category="mask", title="Convert Image to Mask")
 def image_to_mask(image: Image, channel: Channel = "red") -> Mask:
-    """One channel of a picture as a mask. For a file's transparency use LoadImageMask: pictures here are opaque."""
+    """One channel of a picture as a mask. For the transparency of a file use LoadImageMask."""
     from nodes.maths.masks import from_picture
 
     return Mask(from_picture(image.pixels, channel))
+
+
+@node("ImageColorToMask", category="mask")
+def colour_to_mask(
+    image: Image,
+    color: Annotated[int, Field(ge=0, le=0xFFFFFF, description="0xRRGGBB"), Widget(step=1, display="color")] = 0,
+) -> Mask:
+    """Where a picture has exactly one colour, in 8 bits."""
+    from nodes.maths.masks import from_colour
+
+    return Mask(from_colour(image.rgb, color))

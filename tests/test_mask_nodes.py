@@ -1,12 +1,14 @@
 from pathlib import Path
 from typing import get_args
 
+import pytest
 import torch
 
 from graph.builder import WorkflowBuilder
 from graph.describe import node_info
 from nodes import masks
 from nodes.maths import masks as maths
+from nodes.values import Image, Mask
 from tests.running import Bench, any_image, any_mask
 
 
@@ -68,3 +70,24 @@ def test_limits_and_steps_are_the_catalogues(tmp_path: Path):
     }
     info = node_info(masks.solid_mask, bench.folders)["input"]["required"]
     assert [info[name][1]["min"] for name in ("value", "width", "height")] == [0, 1, 1]
+
+
+def test_a_mask_is_hardened_strictly_above_the_value():
+    soft = Mask(torch.tensor([[[0.2, 0.5, 0.7]]]))
+    assert masks.threshold_mask(soft, 0.5).values.tolist() == [[[0, 0, 1]]]
+
+
+def test_a_part_of_a_mask_is_cut_out():
+    found = masks.crop_mask(any_mask(9, 7), x=4, y=5, width=3, height=100)
+    assert torch.equal(found.values, any_mask(9, 7).values[:, 5:, 4:7])
+
+
+def test_a_part_outside_a_mask_is_refused_with_its_size():
+    with pytest.raises(ValueError, match="the corner 9, 0 lies outside the mask, which is 9x7"):
+        masks.crop_mask(any_mask(9, 7), x=9)
+
+
+def test_exactly_one_colour_becomes_a_mask():
+    colours = torch.tensor([[255, 128, 0], [255, 127, 0], [0, 128, 255]]) / 255
+    found = masks.colour_to_mask(Image(colours.reshape(1, 1, 3, 3)), 0xFF8000)
+    assert found.values.tolist() == [[[1, 0, 0]]]

@@ -79,6 +79,17 @@ def blend_latents(first: Planes, second: Planes, factor: float) -> Planes:
     return fit_batch(first, batch) * factor + fit_batch(second, batch) * (1.0 - factor)
 
 
+def interpolate(first: Planes, second: Planes, ratio: float) -> Planes:
+    """ratio of the first: the directions of the channel vectors and their lengths are mixed separately."""
+    length_1, length_2 = _length(first), _length(second)
+    mixed = (first / length_1).nan_to_num() * ratio + (second / length_2).nan_to_num() * (1.0 - ratio)
+    return (mixed / _length(mixed)).nan_to_num() * (length_1 * ratio + length_2 * (1.0 - ratio))
+
+
+def _length(samples: Planes) -> Float[Tensor, "batch 1 height width"]:
+    return samples.square().sum(dim=1, keepdim=True).sqrt()
+
+
 def blend_by_mask(first: Planes, second: Planes, mask: Mask) -> Planes:
     """first where the mask is 0, second where it is 1. Mask and second are resized to the first, batches repeated."""
     second = _match(second, first) if first.shape[-2:] != second.shape[-2:] else second

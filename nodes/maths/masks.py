@@ -55,6 +55,12 @@ def from_picture(pixels: Pixels, channel: Channel) -> Mask:
     return pixels[..., index]
 
 
+def from_colour(pixels: Float[Tensor, "batch height width 3"], colour: int) -> Mask:
+    """1 where the pixel, rounded to 8 bits, is the colour 0xRRGGBB, else 0."""
+    wanted = torch.tensor([colour >> 16 & 0xFF, colour >> 8 & 0xFF, colour & 0xFF], device=pixels.device)
+    return ((pixels.clamp(0.0, 1.0) * 255.0).round() == wanted).all(dim=-1).float()
+
+
 def grow(
     mask: Float[Tensor, "*batch height width"], expand: int, tapered_corners: bool = True
 ) -> Float[Tensor, "masks height width"]:
