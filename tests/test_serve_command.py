@@ -11,8 +11,12 @@ from urllib.request import Request, urlopen
 import pytest
 from PIL import Image
 
+from graph.workflow import read
+from nodes.engine import Engine, usual_folders
+from nodes.saving import SavedFiles
 from tests.programs import COMMAND, ROOT, program
 from tests.workers import use
+from workflows.editor.editor_form import to_editor
 
 
 def test_the_server_process_never_loads_torch(tmp_path: Path):
@@ -37,20 +41,35 @@ def test_a_server_that_is_told_to_stop_hands_back_and_ends(tmp_path: Path):
         server.ask(f"/jobs/{job_id}/cancel", {})
 
 
-def test_the_picture_is_the_one_that_latentloom_run_makes(tmp_path: Path):
+def test_every_door_gives_the_same_picture(tmp_path: Path):
+    """The command line, Python, and the server by either format; the editor's page is in `test_frontend.py`."""
     served, ran = tmp_path / "served", tmp_path / "ran"
-    workflow = json.loads((ROOT / "workflows" / "text_to_image.json").read_text())
-    with program(served) as server:
-        answer = server.ask("/prompt?wait=600", {"prompt": workflow})
-        ((file,),) = [output["images"] for output in answer["outputs"].values()]
-        query = f"filename={file['filename']}&subfolder={file['subfolder']}&type={file['type']}"
-        with urlopen(f"{server.url}/view?{query}", timeout=60) as body, Image.open(body) as picture:
-            pixels, texts = picture.tobytes(), dict(picture.info)
-    command = [*COMMAND, "--data", str(ran), "run", "text_to_image"]
+    document = json.loads((ROOT / "workflows" / "text_to_image.json").read_text())
+    (sampler,) = (node for node in document.values() if node["class_type"] == "KSampler")
+    sampler["inputs"]["steps"] = 6
+    (tmp_path / "workflow.json").write_text(json.dumps(document))
+
+    with program(served, "--cache-none") as server:
+        editors = to_editor(read(document), server.ask("/object_info"))
+        answers = [server.ask("/prompt?wait=600", {"prompt": document}), server.ask("/prompt?wait=600", editors)]
+        pictures: list[bytes] = []
+        for answer in answers:
+            ((file,),) = [output["images"] for output in answer["outputs"].values()]
+            query = f"filename={file['filename']}&subfolder={file['subfolder']}&type={file['type']}"
+            with urlopen(f"{server.url}/view?{query}", timeout=60) as body, Image.open(body) as picture:
+                pictures.append(picture.tobytes())
+                assert json.loads(picture.info["prompt"]) == document
+
+    command = [*COMMAND, "--data", str(ran), "run", str(tmp_path / "workflow.json")]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     with Image.open(said.stdout.strip()) as picture:
-        assert picture.tobytes() == pixels
-    assert json.loads(texts["prompt"]) == workflow
+        pictures.append(picture.tobytes())
+
+    engine = Engine(usual_folders(tmp_path / "python"))
+    ((saved,),) = [ui.paths for ui in engine.run(document).checked().shown.values() if isinstance(ui, SavedFiles)]
+    with Image.open(saved) as picture:
+        pictures.append(picture.tobytes())
+    assert pictures == [pictures[0]] * 4
 
 
 @pytest.mark.parametrize(
