@@ -21,6 +21,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse, TCPConnector, WSMsgT
 from click import ClickException
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from yarl import URL
 
 from server.database.chunks import chunks
 from server.database.database import Database
@@ -34,6 +35,8 @@ from server.web.files.owner_folders import LOCAL
 CLIENTS = 50
 """They submit at the same time, each one job after the other."""
 FOLLOWED_NODES = 20
+FAR_AWAY = 1_000_000
+"""From one start to the next, so that no number of one chain occurs in another."""
 PATIENCE = 300.0
 FLOOR = "import aiohttp.web, pydantic, sqlalchemy.ext.asyncio, click"
 """What any program needs to import before it can serve HTTP and keep jobs with these libraries."""
@@ -90,6 +93,8 @@ async def _measure(load: Load, say: Say) -> None:
 class _Server:
     process: "subprocess.Popen[str]"
     http: ClientSession
+    host: str
+    port: int
 
     async def ask(self, path: str, body: Json | None = None) -> Any:
         """JSON of an answer."""
@@ -118,7 +123,8 @@ async def _running(data: Path) -> AsyncGenerator[_Server]:
     process, url = await asyncio.to_thread(_start, data)
     try:
         async with ClientSession(url, connector=TCPConnector(limit=0)) as http:
-            yield _Server(process, http)
+            address = URL(url)
+            yield _Server(process, http, address.host or "", address.port or 0)
     finally:
         await asyncio.to_thread(_stop, process)
 
@@ -263,21 +269,24 @@ async def _large_body(server: _Server, say: Say) -> None:
 async def _following(server: _Server, count: int, say: Say) -> None:
     """Many clients are told of one job; one of them never reads."""
     client = uuid4().hex
-    sockets = await asyncio.gather(
-        *(server.http.ws_connect("/ws", params={"clientId": client}, max_msg_size=0) for _ in range(count))
-    )
-    deaf = await server.http.ws_connect("/ws", params={"clientId": client}, max_msg_size=0)
+    deaf, *ears = [_Ear(f"/ws?clientId={client}") for _ in range(count + 1)]
+    loop = asyncio.get_running_loop()
     try:
+        for some in chunks([deaf, *ears], 50):
+            await asyncio.gather(
+                *(loop.create_connection(lambda ear=ear: ear, server.host, server.port) for ear in some)
+            )
+        deaf.hear_nothing()
         alone = await _timed_job(server, _chain(FOLLOWED_NODES, start=10_001))
         await server.longest_stall()
-        heard = [asyncio.create_task(_heard(socket)) for socket in sockets]
         began = time.perf_counter()
         await server.ask("/prompt", {"prompt": _chain(FOLLOWED_NODES, start=20_002), "client_id": client})
-        ends = sorted([at - began for at in await asyncio.gather(*heard)])
+        async with asyncio.timeout(PATIENCE):
+            ends = sorted([await ear.heard - began for ear in ears])
         stall = await server.longest_stall()
     finally:
-        await asyncio.gather(*(socket.close() for socket in sockets), return_exceptions=True)
-        await deaf.close()
+        for ear in (deaf, *ears):
+            ear.close()
     say(f"{count:,} websockets follow one job of {FOLLOWED_NODES} nodes, and one more that never reads")
     say(f"  {'the same job with one websocket':44s} {alone * 1000:9.1f} ms")
     say(f"  {'the first hears of the end after':44s} {ends[0] * 1000:9.1f} ms")
@@ -286,16 +295,47 @@ async def _following(server: _Server, count: int, say: Say) -> None:
     say(f"  {'  longest stall of the event loop':44s} {stall * 1000:9.1f} ms")
 
 
-async def _heard(socket: ClientWebSocketResponse) -> float:
-    """When a socket heard of the end of a job."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            message = await socket.receive()
-            # Nothing is parsed: this process has a thousand of them to read.
-            if message.type is WSMsgType.TEXT and cast(str, message.data).startswith('{"type":"execution_success"'):
-                return time.perf_counter()
-            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                raise ClickException(f"the server hung up: {message.type.name}")
+class _Ear(asyncio.Protocol):
+    """A websocket that only listens for the end of a job: this process has a thousand of them to serve."""
+
+    END = b'{"type":"execution_success"'
+
+    def __init__(self, path: str) -> None:
+        self.heard: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._path = path
+        self._last = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        lines = (
+            f"GET {self._path} HTTP/1.1",
+            "Host: localhost",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        )
+        self._transport.write("\r\n".join((*lines, "", "")).encode())
+
+    def data_received(self, data: bytes) -> None:
+        if not self.heard.done() and self.END in self._last + data:
+            self.heard.set_result(time.perf_counter())
+        self._last = data[-len(self.END) :]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.heard.done():
+            self.heard.set_exception(ClickException("the server hung up on a websocket"))
+
+    def hear_nothing(self) -> None:
+        """Read nothing any more, and stay connected."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def close(self) -> None:
+        self.heard.cancel()
+        if self._transport is not None:
+            self._transport.abort()
 
 
 async def _filled(data: Path, load: Load, say: Say) -> None:
@@ -365,7 +405,7 @@ async def _timed(act: Callable[[], Awaitable[object]]) -> float:
 
 def _chain(nodes: int, start: int = 0) -> Json:
     """So many nodes one after the other, and one that shows what comes of them; another start shares nothing."""
-    chain: Json = {"0": {"class_type": "Calculate", "inputs": {"a": start + 0.5, "operation": "+", "b": 1}}}
+    chain: Json = {"0": {"class_type": "Calculate", "inputs": {"a": start * FAR_AWAY + 0.5, "operation": "+", "b": 1}}}
     for at in range(1, nodes):
         chain[str(at)] = {"class_type": "Calculate", "inputs": {"a": [str(at - 1), 0], "operation": "+", "b": 1}}
     shown = {"class_type": "PreviewAny", "inputs": {"source": [str(nodes - 1), 0]}}
