@@ -74,7 +74,7 @@ def test_limits_and_steps_are_the_catalogues(tmp_path: Path):
 
 def test_a_mask_is_hardened_strictly_above_the_value():
     soft = Mask(torch.tensor([[[0.2, 0.5, 0.7]]]))
-    assert masks.threshold_mask(soft, 0.5).values.tolist() == [[[0, 0, 1]]]
+    assert torch.equal(masks.threshold_mask(soft, 0.5).values, torch.tensor([[[0.0, 0.0, 1.0]]]))
 
 
 def test_a_part_of_a_mask_is_cut_out():
@@ -90,4 +90,4 @@ def test_a_part_outside_a_mask_is_refused_with_its_size():
 def test_exactly_one_colour_becomes_a_mask():
     colours = torch.tensor([[255, 128, 0], [255, 127, 0], [0, 128, 255]]) / 255
     found = masks.colour_to_mask(Image(colours.reshape(1, 1, 3, 3)), 0xFF8000)
-    assert found.values.tolist() == [[[1, 0, 0]]]
+    assert torch.equal(found.values, torch.tensor([[[1.0, 0.0, 0.0]]]))
