@@ -3,52 +3,36 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from graph.collector import collector_paused
-from graph.problems import InvalidWorkflow, Problem, same_name
-from graph.workflow import NODES_AT_ONCE, Workflow, read
-from server.database.documents import Document as Text
-from server.database.errors import WrongRequest
-from server.database.jobs import ENDINGS, LONGEST_LABEL, Claim, Ending, NewJob, NewWebhook, is_job_id
+from graph.problems import InvalidWorkflow, Problem
+from graph.workflow import Workflow, read
+from server.database.jobs import Claim, NewJob, is_job_id
 from server.overrides import WrongOverride, override
 from server.web.acceptance import Accepted, Refused, examine
 from server.web.dispatcher import CannotRun, Prepared
 from server.web.files.owner_folders import OwnerFolders
 from server.web.files.staging import StagedFile
 from server.web.inline_files import decoded, keep, refuse_unused, with_names
-from server.web.job_forms import STATUS
 from server.web.large_json import read_json
 from server.web.library import Shelf
-from server.web.narrator import milliseconds
-from server.web.prompt_errors import outputs_refusal, refusal, whole_refusal
-from server.web.requests import BatchRequest, PromptRequest, Submission, Webhook
+from server.web.new_jobs import new_job, pnginfo_of
+from server.web.prompt_errors import NotTaken, outputs_refusal, refusal, whole_refusal, wrong_request
+from server.web.requests import BatchRequest, PromptRequest, Submission
 from server.workers.messages import Job, JobFolders
 from workflows.documents import Document, UnreadableDocument, carried, document_in, document_of
 from workflows.editor.shapes import is_editor_document
 from workflows.pictures import is_picture
 
 Json = dict[str, Any]
-SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
-"""Parts of `extra_data` that nobody is shown."""
 MOST_NODES = 200_000
 LONGEST_MESSAGE = 4_000
 
 S = TypeVar("S", bound=Submission)
 _WORKFLOW: TypeAdapter[Workflow] = TypeAdapter(Workflow)
-
-
-class NotTaken(Exception):
-    """What was sent cannot be run, or not like this: the body of the answer says why, in the shape of `/prompt`."""
-
-    def __init__(self, body: Json, status: int = 400, problems: Sequence[Problem] = ()) -> None:
-        self.body = body
-        self.status = status
-        self.problems = tuple(problems)
-        super().__init__(body["error"]["message"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +59,6 @@ class Intake:
     warnings: tuple[str, ...] = ()
 
 
-def wrong_request(message: str, details: str = "") -> NotTaken:
-    return NotTaken(refusal("invalid_request", message, details))
-
-
 @collector_paused()
 def prompt_of(sent: Sent, options: Mapping[str, str], owner: str, shelf: Shelf) -> Intake:
     """The job that a body asks for: JSON, or a picture that carries a workflow. Keeps the pictures that came with it.
@@ -97,7 +77,7 @@ def prompt_of(sent: Sent, options: Mapping[str, str], owner: str, shelf: Shelf) 
     workflow, used = with_names(_changed(document.workflow, request.set, shelf), shelf.catalogue, names)
     refuse_unused(names, used)
     accepted = _examined(workflow, request, shelf)
-    job = _job(request, document, accepted, owner, shelf)
+    job = new_job(request, document, accepted, owner, shelf)
     if request.prompt_id is not None:
         job = replace(job, id=request.prompt_id)
     return Intake((job,), accepted.node_errors, (*document.warnings, *map(str, accepted.warnings)))
@@ -117,7 +97,7 @@ def batch_of(sent: Sent, owner: str, shelf: Shelf) -> Intake:
     sets = [{name: _renamed(value, names) for name, value in changes.items()} for changes in request.sets]
     refuse_unused(names, used.union(*(map(str, changes.values()) for changes in request.sets)))
     accepted = _examined(workflow, request, shelf)
-    first = _job(request, document, accepted, owner, shelf)
+    first = new_job(request, document, accepted, owner, shelf)
     for at, changes in enumerate(sets):
         try:
             changed = _changed(workflow, changes, shelf)
@@ -157,7 +137,7 @@ def problems_of(sent: Sent, options: Mapping[str, str], shelf: Shelf) -> Json:
 def prepared(claim: Claim, shelf: Shelf, previews: bool) -> Prepared:
     """What a worker is to run of a claimed job. Raises CannotRun."""
     job = claim.job
-    extra = _pnginfo(job.extra.value())
+    extra = pnginfo_of(job.extra.value())
     text = job.workflow.text
     document: Json = read_json(text.encode())
     if job.overrides:
@@ -299,82 +279,6 @@ def _examined(workflow: Workflow, request: Submission, shelf: Shelf) -> Accepted
         raise NotTaken(names.in_json(found.body), problems=found.problems)
     warnings = tuple(map(names.in_text, found.warnings))
     return replace(found, node_errors=names.in_json(found.node_errors), warnings=warnings)
-
-
-# Jobs
-
-
-def _job(request: Submission, document: Document, accepted: Accepted, owner: str, shelf: Shelf) -> NewJob:
-    extra_data = dict(request.extra_data)
-    secret = {name: extra_data.pop(name) for name in SECRETS if name in extra_data}
-    client_id = request.client_id or _text(extra_data.get("client_id"))
-    pnginfo = _pnginfo(extra_data) or dict(document.extra)
-    if "workflow" in pnginfo and accepted.workflow is not document.workflow:
-        pnginfo = carried(Document(document.workflow, pnginfo), accepted.workflow, shelf.describe)
-    if pnginfo:
-        extra_data["extra_pnginfo"] = pnginfo
-    if client_id is not None:
-        extra_data["client_id"] = client_id
-    extra_data["create_time"] = milliseconds()
-    webhook = request.webhook
-    try:
-        return NewJob(
-            workflow=_text_of(accepted.workflow),
-            owner=owner,
-            client_id=client_id,
-            priority=request.priority,
-            number=request.number,
-            front=request.front,
-            targets=accepted.targets,
-            extra=Text.of(extra_data),
-            secret=secret,
-            workflow_id=_workflow_id(pnginfo),
-            label=_label(accepted.workflow),
-            webhook=None if webhook is None else _webhook(webhook),
-        )
-    except WrongRequest as error:
-        raise wrong_request("The request cannot be stored", str(error)) from error
-
-
-def _webhook(asked: Webhook) -> NewWebhook:
-    endings: list[Ending] = [ending for ending in ENDINGS if asked.events is None or STATUS[ending] in asked.events]
-    return NewWebhook(url=asked.url, secret=asked.secret, endings=endings)
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value and len(value) <= 1000 else None
-
-
-def _pnginfo(extra_data: Mapping[str, Any]) -> Json:
-    found: object = extra_data.get("extra_pnginfo")
-    return dict(cast("Json", found)) if isinstance(found, dict) else {}
-
-
-def _workflow_id(pnginfo: Mapping[str, Any]) -> str | None:
-    workflow: object = pnginfo.get("workflow")
-    return _text(cast("Json", workflow).get("id")) if isinstance(workflow, dict) else None
-
-
-def _text_of(workflow: Workflow) -> Text:
-    entries = iter(workflow.items())
-    texts: list[str] = []
-    # In pieces: while one is written no other thread can do anything.
-    while some := dict(islice(entries, NODES_AT_ONCE)):
-        texts.append(Text.of(_WORKFLOW.dump_python(some)).text[1:-1])
-    return Text(f"{{{','.join(texts)}}}")
-
-
-def _label(workflow: Workflow) -> str:
-    """What a search finds: the texts that people wrote, and the titles that say more than the node's class."""
-    texts: dict[str, None] = {}
-    titles: dict[str, None] = {}
-    for used in workflow.values():
-        texts.update((text, None) for text in used.inputs.values() if isinstance(text, str) and " " in text)
-        if used.title and not same_name(used.title, used.class_type):
-            titles[used.title] = None
-        if len(texts) + len(titles) > LONGEST_LABEL:
-            break
-    return " · ".join((*texts, *titles))[:LONGEST_LABEL]
 
 
 def _plain(problem: Problem) -> Json:

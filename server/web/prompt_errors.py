@@ -24,10 +24,25 @@ _TYPES: Mapping[ProblemKind, tuple[str, str]] = {
 }
 
 
+class NotTaken(Exception):
+    """What was sent cannot be run, or not like this: the body of the answer says why, in the shape of `/prompt`."""
+
+    def __init__(self, body: Json, status: int = 400, problems: Sequence[Problem] = ()) -> None:
+        self.body = body
+        self.status = status
+        self.problems = tuple(problems)
+        super().__init__(body["error"]["message"])
+
+
 def refusal(kind: str, message: str, details: str = "", node_errors: Json | None = None) -> Json:
     """The body of a 400."""
     error: Json = {"type": kind, "message": message, "details": details, "extra_info": {}}
     return {"error": error, "node_errors": node_errors or {}}
+
+
+def wrong_request(message: str, details: str = "") -> NotTaken:
+    """What was asked for is no request."""
+    return NotTaken(refusal("invalid_request", message, details))
 
 
 def whole_refusal(problems: Sequence[Problem]) -> Json | None:

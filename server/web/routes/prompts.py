@@ -16,12 +16,12 @@ from server.web.desk import Desk, telling
 from server.web.endpoint import Gives, get, post
 from server.web.forms import MULTIPART, received_parts
 from server.web.hub import status_data
-from server.web.intake import NotTaken, Sent, batch_of, problems_of, prompt_of
+from server.web.intake import Sent, batch_of, problems_of, prompt_of
 from server.web.job_forms import STATUS, number
 from server.web.made import FORMATS, picture_answer, wanted_picture, with_contents
 from server.web.parameters import STAGING, Bodies, Takes
 from server.web.problems import Refused
-from server.web.prompt_errors import refusal
+from server.web.prompt_errors import NotTaken, refusal
 from server.web.requests import BatchRequest, EditorDocument, Json, PromptForm, PromptRequest
 from server.web.site import Site
 from workflows.pictures import is_picture
