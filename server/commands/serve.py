@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PORT = 8188
 USUAL_JOBS = 10_000
 ANYWHERE = "0.0.0.0,::"
+SWITCH_SECONDS = 0.001
 SETTLED_SECONDS = 3.0
 """After which the nodes are loaded, and whatever else the first requests need."""
 GRACE_SECONDS = 5.0
@@ -372,6 +373,8 @@ async def _serve_from(options: _Given, beginning: ExitStack) -> None:
         tls = await asyncio.to_thread(told.tls)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    # Threads that compute make the event loop wait no longer than this.
+    sys.setswitchinterval(SWITCH_SECONDS)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for kind in (signal.SIGINT, signal.SIGTERM):
