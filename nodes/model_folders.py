@@ -13,7 +13,7 @@ from graph.identity import content_identity, digest, encode
 from nodes.embedded import LOOMLET
 from nodes.model_errors import ModelError
 from nodes.safetensors_header import read_header
-from nodes.values import Clip, Model, Prediction, PreviewMap, Vae, Weights
+from nodes.values import Clip, Model, PreviewMap, Vae, Weights
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -144,7 +144,7 @@ class _Preview(_Config):
 
 
 class _Scheduler(_Config):
-    prediction_type: Prediction = "epsilon"
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
     beta_start: float = Field(default=0.0001, gt=0, lt=1)
     beta_end: float = Field(default=0.02, gt=0, lt=1)
     beta_schedule: Literal["scaled_linear", "linear"] = "linear"
