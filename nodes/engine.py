@@ -25,6 +25,7 @@ from graph.tiered_store import TieredStore
 from graph.values import Service
 from graph.workflow import Workflow, read
 from nodes import (
+    animations,
     batches,
     checkpoints,
     custom_sampling,
@@ -62,6 +63,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "workflows" / "input"
 def built_in() -> Catalogue:
     """The nodes that ship with Latentloom."""
     return Catalogue.gather(
+        animations,
         batches,
         checkpoints,
         custom_sampling,

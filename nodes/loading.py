@@ -41,11 +41,29 @@ class InputFiles:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class OutputFiles(InputFiles):
+    """Files of the output folder, by names that end in ` [output]`."""
+
+    def names(self, folders: Folders) -> Sequence[str]:
+        return [f"{name} [output]" for name in files_below(folders.output, self.suffixes)]
+
+    def locate(self, folders: Folders, name: str) -> Path:
+        return InputFiles.locate(self, folders, name if ANNOTATED.fullmatch(name) else f"{name} [output]")
+
+
 PICTURES = InputFiles("picture", PICTURE_SUFFIXES)
+OUTPUT_PICTURES = OutputFiles("picture", PICTURE_SUFFIXES)
 LATENTS = InputFiles("latent file", frozenset({".latent"}))
 
 PictureName = Annotated[
     str, PICTURES, Field(description="A file in the input folder, or below it."), Widget(image_upload=True)
+]
+OutputPictureName = Annotated[
+    str,
+    OUTPUT_PICTURES,
+    Field(description="A file in the output folder, or below it."),
+    Widget(image_upload=True, image_folder="output"),
 ]
 LatentName = Annotated[str, LATENTS, Field(description="A .latent file in the input folder, or below it.")]
 Channel = Literal["alpha", "red", "green", "blue"]
@@ -64,6 +82,15 @@ def load_image(image: PictureName, folders: Folders = INJECTED) -> LoadedImage:
     from nodes.picture_files import decode_picture
 
     picture = decode_picture(PICTURES.locate(folders, image))
+    return LoadedImage(Image(picture.pixels), Mask(picture.mask))
+
+
+@node("LoadImageOutput", category="image", title="Load Image (from Outputs)", lane="io")
+def load_output(image: OutputPictureName, folders: Folders = INJECTED) -> LoadedImage:
+    """A picture that was saved to the output folder, and where it is transparent as a mask."""
+    from nodes.picture_files import decode_picture
+
+    picture = decode_picture(OUTPUT_PICTURES.locate(folders, image))
     return LoadedImage(Image(picture.pixels), Mask(picture.mask))
 
 

@@ -14,7 +14,7 @@ from graph.node import node
 from graph.values import INJECTED, Ui
 from nodes.documents import Documents
 from nodes.output_names import OutputPlace, fill_in_batch_number, next_number, place_output, write_atomically
-from nodes.values import Image, Latent
+from nodes.values import Image, Latent, Mask
 
 FilenamePrefix = Annotated[
     str, Field(description="How file names begin; may hold a sub-folder, %width%, %height%, %year%, %month% …")
@@ -29,10 +29,12 @@ class SavedFiles(Ui):
     type: Literal["output", "temp"]
     subfolder: str
     paths: tuple[Path, ...]
+    animated: bool = False
 
     def to_json(self) -> dict[str, list[Any]]:
         place = {"subfolder": self.subfolder, "type": self.type}
-        return {self.kind: [{"filename": path.name, **place} for path in self.paths]}
+        files: dict[str, list[Any]] = {self.kind: [{"filename": path.name, **place} for path in self.paths]}
+        return files | ({"animated": [True]} if self.animated else {})
 
 
 @node("SaveImage", category="image", title="Save Image", lane="io")
@@ -44,7 +46,7 @@ def save_image(
     progress: Progress = INJECTED,
 ) -> SavedFiles:
     """Save pictures as PNG files in the output folder, each with the workflow in it."""
-    place = place_output(folders.output, filename_prefix, *_size(images))
+    place = place_output(folders.output, filename_prefix, *size_of_pictures(images))
     return SavedFiles("images", "output", place.subfolder, _write(images, place, documents, progress, 4))
 
 
@@ -53,9 +55,17 @@ def preview_image(
     images: Image, folders: Folders = INJECTED, documents: Documents = INJECTED, progress: Progress = INJECTED
 ) -> SavedFiles:
     """Show pictures without keeping them: they go to the folder of temporary files."""
-    letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(5))
-    place = OutputPlace(folders.temp, "", f"ComfyUI_temp_{letters}")
-    return SavedFiles("images", "temp", place.subfolder, _write(images, place, documents, progress, 1))
+    return _previewed(images, folders, documents, progress)
+
+
+@node("MaskPreview", category="mask", title="Preview Mask", lane="io")
+def preview_mask(
+    mask: Mask, folders: Folders = INJECTED, documents: Documents = INJECTED, progress: Progress = INJECTED
+) -> SavedFiles:
+    """Show masks as grey pictures without keeping them: white is the area to change."""
+    from nodes.maths.masks import to_picture
+
+    return _previewed(Image(to_picture(mask.values)), folders, documents, progress)
 
 
 @node("SaveLatent", category="_for_testing", lane="io")
@@ -74,9 +84,16 @@ def save_latent(
     return SavedFiles("latents", "output", place.subfolder, (path,))
 
 
-def _size(images: Image) -> tuple[int, int]:
+def size_of_pictures(images: Image) -> tuple[int, int]:
+    """Width and height, as they may stand in file names."""
     height, width = images.pixels.shape[1:3]
     return width, height
+
+
+def _previewed(images: Image, folders: Folders, documents: Documents, progress: Progress) -> SavedFiles:
+    letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(5))
+    place = OutputPlace(folders.temp, "", f"ComfyUI_temp_{letters}")
+    return SavedFiles("images", "temp", place.subfolder, _write(images, place, documents, progress, 1))
 
 
 def _write(
