@@ -41,6 +41,26 @@ def test_a_server_that_is_told_to_stop_hands_back_and_ends(tmp_path: Path):
         server.ask(f"/jobs/{job_id}/cancel", {})
 
 
+def test_a_server_that_is_told_twice_to_stop_ends_at_once_and_loses_nothing(tmp_path: Path):
+    stubborn = {"1": use("Persist"), "2": use("Show", yarn=["1", 0])}
+    with program(tmp_path) as server:
+        running = server.ask("/prompt", {"prompt": stubborn})["prompt_id"]
+        waiting = server.ask("/prompt", {"prompt": {"1": use("Mint", number=7), "2": use("Announce", token=["1", 0])}})
+        while server.ask(f"/jobs/{running}")["status"] != "in_progress":
+            time.sleep(0.02)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(5) == 130
+    with program(tmp_path) as server:
+        assert server.ask(f"/jobs/{running}")["status"] in ("pending", "in_progress")
+        server.ask(f"/jobs/{running}/cancel", {})
+        while (job := server.ask(f"/jobs/{waiting['prompt_id']}"))["status"] != "completed":
+            time.sleep(0.02)
+        assert job["outputs"]["2"]["text"] == ["7"]
+
+
 def test_every_door_gives_the_same_picture(tmp_path: Path):
     """The command line, Python, and the server by either format; the editor's page is in `test_frontend.py`."""
     served, ran = tmp_path / "served", tmp_path / "ran"
