@@ -124,6 +124,7 @@ class Engine:
     Results are kept in memory, unless another store is given: with `usual_store(folders)` they outlive the process.
 
     Args:
+        device: where networks compute: as torch names it, or `auto` for the GPU if there is one.
         lanes: how many steps may run at once in each lane; see `graph.lanes.usual_lanes`.
         threads: how many threads may join those that call `run`; 0 runs one step after the other.
     """
@@ -135,13 +136,14 @@ class Engine:
         catalogue: Catalogue | None = None,
         store: Store | None = None,
         precision: PrecisionChoice = "auto",
+        device: str = "auto",
         lanes: Mapping[str, int] | None = None,
         threads: int | None = None,
     ) -> None:
         self.folders = folders or usual_folders()
         self.catalogue = full_catalogue(self.folders) if catalogue is None else catalogue
         self.store: Store = MemoryStore(MEMORY_BYTES) if store is None else store
-        self.models = ModelPool(precision=precision)
+        self.models = ModelPool(precision, device)
         self.executor = Executor(lanes, threads=threads, codec=CODEC)
 
     def at(self, folders: Folders) -> "Engine":

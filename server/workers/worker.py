@@ -234,18 +234,15 @@ class _ToServer(logging.Handler):
 
 def _engine(order: Configure) -> "Engine":
     from nodes.engine import Engine, full_catalogue, usual_folders, usual_store
-    from nodes.models import ModelPool
     from server.workers.devices import pool_device
 
     options = order.options
     # Absolute, for a node may change the current folder.
     folders = usual_folders(options.data.absolute(), options.output and options.output.absolute())
     catalogue = full_catalogue(folders, options.own_nodes)
-    device = pool_device(order.device)
     store = usual_store(folders, options.store, options.store_bytes)
-    engine = Engine(folders, catalogue=catalogue, store=store, precision=options.precision)
-    engine.models = ModelPool(options.precision, device)
-    return engine
+    device = pool_device(order.device)
+    return Engine(folders, catalogue=catalogue, store=store, precision=options.precision, device=device)
 
 
 def _warm_up(engine: "Engine") -> None:
@@ -255,7 +252,7 @@ def _warm_up(engine: "Engine") -> None:
     for node in engine.catalogue.values():
         with suppress(Exception):  # which a job will meet again, and tell
             node_identity(node)
-    from nodes.materialise import collector_paused
+    from graph.collector import collector_paused
 
     with collector_paused():
         for module in HEAVY:
