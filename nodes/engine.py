@@ -48,6 +48,7 @@ from nodes import (
     text,
     tiled_vae,
     transparency,
+    upscaling,
 )
 from nodes.codecs import CODEC
 from nodes.documents import Documents
@@ -86,6 +87,7 @@ def built_in() -> Catalogue:
         text,
         tiled_vae,
         transparency,
+        upscaling,
     )
 
 

@@ -124,6 +124,10 @@ class ModelPool(Service):
 
         return self._get(vae.weights, "VAE", precision, load)
 
+    def network(self, weights: Weights, part: str, precision: Precision, load: Load) -> "Module":
+        """A network of any other kind; `load` makes it, on a device, the first time. `part` is what it is called."""
+        return self._get(weights, part, precision, load)
+
     def tokenizer(self, clip: Clip) -> ClipTokenizer:
         return load_tokenizer(clip.tokenizer)
 
