@@ -1,0 +1,262 @@
+"""What a model file is, from the names and shapes of its tensors alone; and, where it is nothing known, why not."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nodes.safetensors_header import TensorEntry
+from nodes.text_layout import OPEN_WIDTH, PROJECTION, naming_of, text_plan
+from nodes.unet_layout import ORIGINAL_MARK, SIZE_WIDTH, unet_plan
+from nodes.vae_layout import vae_plan
+from nodes.weight_places import NotThisNetwork, Shapes, shapes_below
+
+Kind = Literal[
+    "checkpoint", "U-Net", "VAE", "text encoder", "LoRA", "ControlNet", "T2I-Adapter", "embedding", "CLIP vision"
+]
+Family = Literal["SD 1", "SD 2", "SDXL", "SDXL refiner"]
+Variant = Literal["plain", "inpainting", "pix2pix"]
+
+VARIANTS: Mapping[int, Variant] = {4: "plain", 9: "inpainting", 8: "pix2pix"}
+"""By the number of channels that a U-Net takes."""
+SIZES: Mapping[Family, int] = {"SDXL": 6, "SDXL refiner": 5}
+"""How many numbers the family is told of beside the pooled text."""
+
+UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.", "")
+VAE_PREFIXES = ("first_stage_model.", "vae.", "")
+TEXT_PREFIXES = (
+    "cond_stage_model.transformer.",
+    "cond_stage_model.model.",
+    "conditioner.embedders.0.transformer.",
+    "conditioner.embedders.0.model.",
+    "conditioner.embedders.1.model.",
+    "text_encoder.",
+    "text_encoder_2.",
+    "clip_l.transformer.",
+    "clip_g.transformer.",
+    "clip_h.transformer.",
+    "",
+)
+
+FOREIGN = {
+    "joint_blocks.0.context_block.attn.qkv.weight": "Stable Diffusion 3",
+    "double_blocks.0.img_attn.proj.weight": "Flux",
+    "down_blocks.0.0.channelwise.0.weight": "Stable Cascade",
+    "input_blocks.1.0.time_stack.in_layers.0.weight": "Stable Video Diffusion",
+    "blocks.0.cross_attn.k_img.weight": "Wan",
+    "transformer_blocks.0.attn.add_k_proj.weight": "a diffusion transformer",
+}
+"""One weight of each of the families that are known and not supported."""
+
+LORA_ENDS = (
+    *(
+        ".lora_down.weight",
+        ".lora_up.weight",
+        ".lora_A.weight",
+        ".lora_B.weight",
+        ".lora.down.weight",
+        ".lora.up.weight",
+    ),
+    *(".hada_w1_a", ".lokr_w1", ".lokr_w1_a", ".dora_scale", "_lora.down.weight", "_lora.up.weight"),
+)
+_TEXT_WIDTHS: Mapping[int, Family] = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1280: "SDXL refiner"}
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """What a file is. `unet`, `vae` and `texts` are the starts of the names of its parts."""
+
+    kind: Kind
+    layout: str
+    family: Family | None = None
+    variant: Variant = "plain"
+    unet: str | None = None
+    vae: str | None = None
+    texts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        words = [self.family or "", "" if self.variant == "plain" else self.variant, self.kind]
+        return f"{' '.join(word for word in words if word)} ({self.layout})"
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecognised:
+    """Why a file is none of what is known: for each kind, the reason."""
+
+    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __str__(self) -> str:
+        return "; ".join(f"not {_article(kind)} {kind}: {reason}" for kind, reason in self.reasons.items())
+
+
+def _article(kind: str) -> str:
+    return "an" if kind[0] in "aeio" else "a"
+
+
+def identify(entries: Mapping[str, TensorEntry]) -> Identified | Unrecognised:
+    """What the tensors of a file are. Never raises."""
+    if not entries:
+        return Unrecognised({"model": "the file holds no tensors"})
+    kinds: Iterable[tuple[str, Callable[[Mapping[str, TensorEntry]], Identified]]] = (
+        ("LoRA", _lora),
+        ("ControlNet", _controlnet),
+        ("embedding", _embedding),
+        ("U-Net or checkpoint", _unet_or_checkpoint),
+        ("VAE", _vae),
+        ("text encoder", _text_encoder),
+        ("CLIP vision", _vision),
+    )
+    reasons: dict[str, str] = {}
+    for kind, look in kinds:
+        try:
+            return look(entries)
+        except NotThisNetwork as error:
+            reasons[kind] = str(error)
+    return Unrecognised(reasons)
+
+
+def family_of(config: Mapping[str, Any]) -> Family:
+    """The family of a U-Net by its configuration. Raises NotThisNetwork."""
+    told = config.get("projection_class_embeddings_input_dim")
+    first = config["down_block_types"][0]
+    if told is None:
+        return "SD 2" if config["use_linear_projection"] else "SD 1"
+    if first != "DownBlock2D":
+        raise NotThisNetwork("the U-Net is told of more than a text at every level (as unCLIP), which is not supported")
+    family: Family = "SDXL refiner" if len(config["block_out_channels"]) == 4 else "SDXL"
+    if told <= SIZES[family] * SIZE_WIDTH:
+        raise NotThisNetwork(f"its U-Net is told {told} numbers beside the text, too few for an {family}")
+    return family
+
+
+def variant_of(config: Mapping[str, Any]) -> Variant:
+    """What a U-Net takes beside the noisy latent. Raises NotThisNetwork."""
+    channels: int = config["in_channels"]
+    if channels not in VARIANTS:
+        known = ", ".join(f"{number} ({variant})" for number, variant in VARIANTS.items())
+        raise NotThisNetwork(f"its U-Net takes {channels} channels; known are {known}")
+    return VARIANTS[channels]
+
+
+def _unet_or_checkpoint(entries: Mapping[str, TensorEntry]) -> Identified:
+    prefix, shapes = _part(entries, UNET_PREFIXES, lambda found: ORIGINAL_MARK in found)
+    for mark, name in FOREIGN.items():
+        if mark in shapes:
+            raise NotThisNetwork(f"it is {name}, which is not supported")
+    config = unet_plan(shapes).config
+    family, variant = family_of(config), variant_of(config)
+    layout = "original layout" if ORIGINAL_MARK in shapes else "diffusers layout"
+    vae = next((start for start in VAE_PREFIXES if start and _is(vae_plan, shapes_below(entries, start))), None)
+    texts = tuple(start for start in TEXT_PREFIXES if start and naming_of(shapes_below(entries, start)))
+    if vae is None and not texts:
+        return Identified("U-Net", layout, family, variant, unet=prefix)
+    notes = tuple(
+        note for missing, note in ((vae is None, "without a VAE"), (not texts, "without a text encoder")) if missing
+    )
+    return Identified("checkpoint", layout, family, variant, prefix, vae, texts, notes)
+
+
+def _part(
+    entries: Mapping[str, TensorEntry], prefixes: Iterable[str], has_mark: Callable[[Shapes], bool]
+) -> tuple[str, Shapes]:
+    """The first start of names below which there is anything; the empty one is the last."""
+    for prefix in prefixes:
+        shapes = shapes_below(entries, prefix)
+        if shapes and (has_mark(shapes) or prefix):
+            return prefix, shapes
+    return "", shapes_below(entries, "")
+
+
+def _is(plan: Callable[[Shapes], object], shapes: Shapes) -> bool:
+    try:
+        plan(shapes)
+    except NotThisNetwork:
+        return False
+    return True
+
+
+def _vae(entries: Mapping[str, TensorEntry]) -> Identified:
+    for prefix in VAE_PREFIXES:
+        shapes = shapes_below(entries, prefix)
+        if shapes and (_is(vae_plan, shapes) or not prefix):
+            config = vae_plan(shapes).config
+            if config["latent_channels"] != 4:
+                raise NotThisNetwork(f"its latents have {config['latent_channels']} channels; supported are 4")
+            layout = "original layout" if "encoder.down.0.block.0.conv1.weight" in shapes else "diffusers layout"
+            return Identified("VAE", layout, vae=prefix)
+    raise NotThisNetwork("it holds no tensors")
+
+
+def _text_encoder(entries: Mapping[str, TensorEntry]) -> Identified:
+    found = [prefix for prefix in TEXT_PREFIXES if naming_of(shapes_below(entries, prefix))]
+    if not found:
+        text_plan(shapes_below(entries, ""))
+    shapes = shapes_below(entries, found[0])
+    width = text_plan(shapes).config["hidden_size"]
+    naming = "OpenCLIP's names" if naming_of(shapes) == "openclip" else "transformers' names"
+    name = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "CLIP-G"}.get(width, f"{width} wide")
+    projection = "with" if {PROJECTION, "text_projection"} & set(shapes) else "without"
+    return Identified("text encoder", naming, texts=(found[0],), notes=(name, f"{projection} a projection"))
+
+
+def text_family(width: int) -> Family:
+    """The family whose text encoder is this wide, if it is alone."""
+    return "SD 2" if width == OPEN_WIDTH else "SDXL refiner" if width > OPEN_WIDTH else "SD 1"
+
+
+def _lora(entries: Mapping[str, TensorEntry]) -> Identified:
+    names = [name for name in entries if name.endswith(LORA_ENDS)]
+    if not names:
+        raise NotThisNetwork(f"no name ends in {LORA_ENDS[0]}, {LORA_ENDS[2]} or the like")
+    layout = "kohya's names" if any(name.startswith("lora_") for name in names) else "diffusers' or PEFT's names"
+    to_text = (".attn2.to_k", "_attn2_to_k")
+    downs = (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", "_lora.down.weight")
+    widths = {
+        entries[name].shape[1]
+        for name in names
+        if name.endswith(downs) and any(mark in name for mark in to_text) and len(entries[name].shape) >= 2
+    }
+    families = sorted({family for width in widths if (family := _TEXT_WIDTHS.get(width))})
+    return Identified("LoRA", layout, families[0] if len(families) == 1 else None)
+
+
+def _controlnet(entries: Mapping[str, TensorEntry]) -> Identified:
+    marks = {
+        "control_model.input_hint_block.0.weight": "original layout",
+        "input_hint_block.0.weight": "original layout",
+        "controlnet_cond_embedding.conv_in.weight": "diffusers layout",
+        "lora_controlnet": "ControlLoRA",
+    }
+    layout = next((layout for mark, layout in marks.items() if mark in entries), None)
+    if layout is None:
+        if "adapter.body.0.in_conv.weight" in entries or "body.0.block1.weight" in entries:
+            return Identified("T2I-Adapter", "original layout")
+        raise NotThisNetwork(f"there is none of {', '.join(list(marks)[:3])}")
+    ends = (
+        "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+        "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight",
+    )
+    ends += tuple(f"down_blocks.{level}.attentions.0.transformer_blocks.0.attn2.to_k.weight" for level in (0, 1))
+    widths = {entry.shape[-1] for name, entry in entries.items() if name.endswith(ends) and entry.shape}
+    return Identified("ControlNet", layout, _TEXT_WIDTHS.get(next(iter(widths), 0)))
+
+
+def _embedding(entries: Mapping[str, TensorEntry]) -> Identified:
+    if len(entries) <= 2 and {"clip_l", "clip_g"} & set(entries):
+        return Identified("embedding", "vectors for CLIP-L and CLIP-G", "SDXL")
+    if len(entries) <= 2 and all(1 <= len(entry.shape) <= 2 for entry in entries.values()):
+        entry = entries.get("emb_params") or next(iter(entries.values()))
+        family = _TEXT_WIDTHS.get(entry.shape[-1])
+        if family in ("SD 1", "SD 2"):
+            return Identified("embedding", f"vectors of {entry.shape[-1]} numbers", family)
+    raise NotThisNetwork(f"it has {len(entries)} tensors, not one or two of width 768, 1024 or 1280")
+
+
+def _vision(entries: Mapping[str, TensorEntry]) -> Identified:
+    for mark, layout in (
+        ("vision_model.embeddings.patch_embedding.weight", "transformers' names"),
+        ("visual.conv1.weight", "OpenCLIP's names"),
+    ):
+        if mark in entries:
+            return Identified("CLIP vision", layout)
+    raise NotThisNetwork("there is no vision_model.embeddings.patch_embedding.weight")

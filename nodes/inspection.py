@@ -1,0 +1,73 @@
+"""A report for people on what a model file is."""
+
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from nodes.identification import Unrecognised, identify
+from nodes.model_errors import ModelError
+from nodes.safetensors_header import TensorEntry, read_whole_header
+
+SHOWN = 8
+"""How many names of an unknown file are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a file is, in a few words, and what is known of it, line by line."""
+
+    title: str
+    lines: tuple[str, ...]
+    known: bool
+
+
+def describe(path: Path) -> Description:
+    """What a model file or a folder in diffusers layout is. Raises ModelError for what cannot be read."""
+    if path.is_dir():
+        return _folder(path)
+    if not path.exists():
+        raise ModelError(path, "there is no such file")
+    header = read_whole_header(path)
+    found = identify(header.entries)
+    title = "not recognised" if isinstance(found, Unrecognised) else str(found)
+    if isinstance(found, Unrecognised):
+        lines = [f"{line}" for line in str(found).split("; ")]
+        lines.append(f"its names: {', '.join(sorted(header.entries)[:SHOWN])} …")
+    else:
+        named = {
+            "U-Net": found.unet,
+            "VAE": found.vae,
+            **{f"text encoder {i + 1}": t for i, t in enumerate(found.texts)},
+        }
+        lines = [_part(part, prefix, header.entries) for part, prefix in named.items() if prefix is not None]
+        lines += found.notes
+    lines.append(_sizes(header.entries))
+    lines += [
+        f"{name}: {value[:100]}" for name, value in sorted(header.metadata.items()) if name.startswith("modelspec.")
+    ]
+    return Description(title, tuple(lines), not isinstance(found, Unrecognised))
+
+
+def _part(part: str, prefix: str, entries: dict[str, TensorEntry]) -> str:
+    inside = [entry for name, entry in entries.items() if name.startswith(prefix)]
+    numbers = sum(prod(entry.shape) for entry in inside)
+    return f"{part}: {len(inside)} tensors, {numbers / 1e6:,.1f} M numbers{f', below {prefix}' if prefix else ''}"
+
+
+def _sizes(entries: dict[str, TensorEntry]) -> str:
+    types = Counter(entry.dtype for entry in entries.values())
+    kinds = ", ".join(f"{count} {dtype}" for dtype, count in types.most_common())
+    return (
+        f"{len(entries)} tensors ({kinds or 'none'}), {sum(entry.nbytes for entry in entries.values()) / 1e6:,.1f} MB"
+    )
+
+
+def _folder(path: Path) -> Description:
+    from nodes.model_folders import read_checkpoint, read_vae
+
+    if (path / "model_index.json").is_file():
+        model, _, _ = read_checkpoint(path, path.name)
+        return Description("checkpoint (diffusers folder)", (f"predicts {model.prediction}",), True)
+    read_vae(path, path.name)
+    return Description("VAE (diffusers folder)", (), True)

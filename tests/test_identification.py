@@ -1,0 +1,166 @@
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch.nn import Module
+
+from nodes.identification import Identified, Unrecognised, identify
+from nodes.safetensors_header import TensorEntry, read_header
+from nodes.text_layout import text_plan
+from nodes.unet_layout import unet_plan
+from nodes.vae_layout import vae_plan
+from nodes.weight_places import NetworkPlan, Shapes, shapes_below
+from tests import original_layouts as layouts
+
+FAMILIES = layouts.families()
+
+
+def entries(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, TensorEntry]:
+    return {name: TensorEntry(dtype="F16", shape=shape, data_offsets=(0, 0)) for name, shape in shapes.items()}
+
+
+def identified(shapes: Mapping[str, tuple[int, ...]]) -> Identified:
+    found = identify(entries(shapes))
+    assert isinstance(found, Identified), str(found)
+    return found
+
+
+def numbers(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(map(prod, shapes.values()))
+
+
+def test_the_fixtures_have_as_many_parameters_as_the_published_models():
+    assert [numbers(layouts.unet(each)) for each in (layouts.SD1, layouts.SD2, layouts.SDXL)] == [
+        859_520_964,
+        865_910_724,
+        2_567_463_684,
+    ]
+    assert (numbers(layouts.vae()), len(layouts.vae())) == (83_653_863, 248)
+    assert numbers(layouts.clip(layouts.CLIP_L)) == 123_060_480
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_checkpoint_is_told_by_its_names_and_shapes(name: str):
+    found = identified(FAMILIES[name] | {"betas": (1000,), "model_ema.decay": ()})
+    assert str(found) == f"{name} (original layout)" and found.notes == ()
+    assert len(found.texts) == (2 if name.startswith("SDXL ") and "refiner" not in name else 1)
+
+
+def test_parts_alone_are_told_with_and_without_a_prefix():
+    unet = layouts.unet(layouts.SDXL)
+    assert str(identified(unet)) == "SDXL U-Net (original layout)"
+    assert identified(layouts.below("model.diffusion_model.", unet)).unet == "model.diffusion_model."
+    assert str(identified(layouts.vae())) == "VAE (original layout)"
+    assert identified(layouts.below("first_stage_model.", layouts.vae())).vae == "first_stage_model."
+    assert identified(layouts.clip(layouts.CLIP_L)).notes == ("CLIP-L", "without a projection")
+    assert identified(layouts.clip(layouts.OPEN_G)).notes == ("CLIP-G", "with a projection")
+    assert str(identified(layouts.open_clip(layouts.OPEN_H))) == "text encoder (OpenCLIP's names)"
+    whole = FAMILIES["SD 1 checkpoint"]
+    without = {name: shape for name, shape in whole.items() if not name.startswith("first_stage")}
+    assert identified(without).notes == ("without a VAE",)
+
+
+OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
+    "kohya": (
+        {"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight": (4, 768)},
+        "SD 1 LoRA (kohya's names)",
+    ),
+    "PEFT": (
+        {"unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight": (4, 2048)},
+        "SDXL LoRA (diffusers' or PEFT's names)",
+    ),
+    "LoKr": ({"lora_unet_mid_block.lokr_w1": (4, 4)}, "LoRA (kohya's names)"),
+    "ControlNet": (
+        {
+            "control_model.input_hint_block.0.weight": (16, 3, 3, 3),
+            "control_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 1024),
+        },
+        "SD 2 ControlNet (original layout)",
+    ),
+    "embedding": ({"emb_params": (8, 768)}, "SD 1 embedding (vectors of 768 numbers)"),
+    "embedding of SDXL": ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "SDXL embedding (vectors for CLIP-L and CLIP-G)"),
+    "vision": ({"vision_model.embeddings.patch_embedding.weight": (1, 3, 14, 14)}, "CLIP vision (transformers' names)"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_files_are_told_too(case: str):
+    shapes, expected = OTHERS[case]
+    assert str(identified(shapes)) == expected
+
+
+def test_what_is_not_recognised_is_told_why():
+    found = identify(entries({"a": (3,), "b": (1,), "c": (9, 9)}))
+    assert isinstance(found, Unrecognised)
+    assert "not a U-Net or checkpoint: there is neither input_blocks.0.0.weight nor down_blocks.0" in str(found)
+    assert "not an embedding: it has 3 tensors" in str(found)
+    assert identify({}) == Unrecognised({"model": "the file holds no tensors"})
+
+
+WHY: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
+    "depth": (layouts.unet(replace(layouts.SD2, inputs=5)), "takes 5 channels; known are 4 (plain)"),
+    "unCLIP": (layouts.unet(replace(layouts.SD2, told=2048)), "(as unCLIP)"),
+    "too few": (layouts.unet(replace(layouts.SDXL, told=1024)), "told 1024 numbers"),
+    "Flux": (layouts.below("model.diffusion_model.", {"double_blocks.0.img_attn.proj.weight": (1, 1)}), "it is Flux"),
+    "half": (
+        {name: shape for name, shape in layouts.unet(layouts.SD1).items() if "middle" not in name},
+        "at any level or in the middle",
+    ),
+    "no shape": (layouts.unet(layouts.SD1) | {"input_blocks.0.0.weight": ()}, "has the shape []"),
+}
+
+
+@pytest.mark.parametrize("case", WHY)
+def test_a_model_that_is_nearly_one_is_told_why_it_is_not(case: str):
+    shapes, why = WHY[case]
+    found = identify(entries(shapes))
+    assert isinstance(found, Unrecognised) and why in found.reasons["U-Net or checkpoint"]
+
+
+def test_any_names_and_shapes_are_survived():
+    for name in FAMILIES["SD 1 checkpoint"]:
+        for shape in ((), (0,), (1, 1, 1, 1, 1)):
+            identify(entries({name: shape}))
+
+
+def test_files_of_full_size_are_told_by_their_headers(tmp_path: Path):
+    path = layouts.write_header(tmp_path / "xl.safetensors", FAMILIES["SDXL checkpoint"])
+    assert str(identify(read_header(path))) == "SDXL checkpoint (original layout)"
+
+
+def networks(found: Identified) -> Iterator[tuple[str, Callable[[Shapes], NetworkPlan], Callable[[Any], Module]]]:
+    """The parts of a checkpoint: where their names start, how they are planned, and how they are built."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+    from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
+
+    assert found.unet is not None and found.vae is not None
+    yield found.unet, unet_plan, cast(Any, UNet2DConditionModel).from_config
+    yield found.vae, vae_plan, cast(Any, AutoencoderKL).from_config
+    for text in found.texts:
+        yield text, text_plan, lambda config: CLIPTextModelWithProjection(CLIPTextConfig(**config))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_weight_of_the_networks_has_its_place(name: str):
+    """diffusers' and transformers' own classes, built from the configurations, want exactly what the file holds."""
+    for prefix, plan_of, build in networks(identified(FAMILIES[name])):
+        shapes = shapes_below(entries(FAMILIES[name]), prefix)
+        plan = plan_of(shapes)
+        with torch.device("meta"):
+            wanted = build(plan.config).state_dict()
+        used = set[str]()
+        for target, tensor in wanted.items():
+            place = next((place for place in plan.places(target) if place.name in shapes), None)
+            if place is None:
+                assert target == "text_projection.weight"
+                continue
+            shape = place.shape(shapes[place.name])
+            assert shape == tensor.shape or shape == (*tensor.shape, 1, 1), target
+            used.add(place.name)
+        assert {name for name in shapes if name not in used and not plan.unused(name)} == set()

@@ -1,0 +1,30 @@
+from pathlib import Path
+
+from tests import original_layouts as layouts
+from tests.commands import latentloom
+
+
+def test_inspect_says_what_a_file_is_and_what_is_in_it(tmp_path: Path):
+    path = layouts.write_header(tmp_path / "v1.safetensors", layouts.families()["SD 1 checkpoint"])
+    said = latentloom("models", "inspect", path, data=tmp_path)
+    assert said.code == 0
+    lines = said.out.splitlines()
+    assert lines[0] == "v1.safetensors: SD 1 checkpoint (original layout)"
+    assert "  U-Net: 686 tensors, 859.5 M numbers, below model.diffusion_model." in lines
+    assert "  VAE: 248 tensors, 83.7 M numbers, below first_stage_model." in lines
+    assert lines[-1] == "  1130 tensors (1130 F16), 2,132.5 MB"
+
+
+def test_inspect_says_why_a_file_is_nothing_known(tmp_path: Path):
+    path = layouts.write_header(tmp_path / "odd.safetensors", {"a": (3,), "b": (4,), "c": (5,)})
+    said = latentloom("models", "inspect", path, data=tmp_path)
+    assert said.code == 2
+    assert "odd.safetensors: not recognised" in said.out
+    assert "not a VAE: there is neither encoder.down.0.block.0.conv1.weight nor" in said.out
+
+
+def test_inspect_of_what_is_no_model_is_one_sentence(tmp_path: Path):
+    (tmp_path / "torn.safetensors").write_bytes(b"\xff" * 40)
+    for name, reason in (("torn.safetensors", "not a safetensors file, or cut off"), ("none", "there is no such file")):
+        said = latentloom("models", "inspect", tmp_path / name, data=tmp_path)
+        assert (said.code, said.out) == (2, "") and reason in said.err and "Traceback" not in said.err
