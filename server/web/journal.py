@@ -16,6 +16,8 @@ log = logging.getLogger("latentloom.server")
 
 FLUSH_SECONDS = 0.25
 """Events are written together, no oftener than this."""
+WRITTEN_AT_ONCE = 500
+"""Preparing more would hold up the event loop for longer than a few milliseconds."""
 MOST_UNWRITTEN = 100_000
 """Events that may wait while the database does not answer. Beyond that the oldest are forgotten."""
 MOST_REPLAYED = 20_000
@@ -63,12 +65,18 @@ class Journal:
         async with self._writing:
             if not batch:
                 return await self.events.last()
-            try:
-                last = await self.events.append(batch) + len(batch) - 1
-            except DatabaseError:
-                self._unwritten = batch + self._unwritten
-                raise
-            self.written(last)
+            last = 0
+            for start in range(0, len(batch), WRITTEN_AT_ONCE):
+                some = batch[start : start + WRITTEN_AT_ONCE]
+                try:
+                    last = await self.events.append(some) + len(some) - 1
+                except DatabaseError:
+                    self._unwritten = batch[start:] + self._unwritten
+                    raise
+                except asyncio.CancelledError:  # what was begun is finished all the same
+                    self._unwritten = batch[start + len(some) :] + self._unwritten
+                    raise
+                self.written(last)
             return last
 
     async def keep_writing(self) -> None:
