@@ -49,6 +49,7 @@ from nodes import (
     tiled_vae,
     transparency,
     upscaling,
+    videos,
 )
 from nodes.codecs import CODEC
 from nodes.documents import Documents
@@ -88,6 +89,7 @@ def built_in() -> Catalogue:
         tiled_vae,
         transparency,
         upscaling,
+        videos,
     )
 
 

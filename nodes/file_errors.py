@@ -15,6 +15,18 @@ class PictureError(ValueError):
         return f"The picture {self.path} cannot be used: {self.reason}"
 
 
+class VideoError(ValueError):
+    """A video that cannot be used."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"The video {self.path} cannot be used: {self.reason}"
+
+
 class LatentFileError(ValueError):
     """A .latent file that cannot be used."""
 
