@@ -216,8 +216,8 @@ def _lora(entries: Mapping[str, TensorEntry]) -> Identified:
         for name in names
         if name.endswith(downs) and any(mark in name for mark in to_text) and len(entries[name].shape) >= 2
     }
-    families = sorted({family for width in widths if (family := _TEXT_WIDTHS.get(width))})
-    return Identified("LoRA", layout, families[0] if len(families) == 1 else None)
+    families: set[Family] = {_TEXT_WIDTHS[width] for width in widths if width in _TEXT_WIDTHS}
+    return Identified("LoRA", layout, families.pop() if len(families) == 1 else None)
 
 
 def _controlnet(entries: Mapping[str, TensorEntry]) -> Identified:

@@ -1,4 +1,4 @@
-"""Turn a folder with a configuration and weights into a network, without ever making random weights.
+"""Turn a reference to weights, in a folder with a configuration or in a file, into a network.
 
 The one module that touches diffusers and transformers, whose calls are untyped.
 """
@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -19,50 +19,90 @@ from graph.collector import collector_paused
 from nodes.model_errors import ModelError
 from nodes.model_folders import TEXT_STEM, UNET_STEM, VAE_STEM, weight_files
 from nodes.precision import Precision, PrecisionName
-from nodes.safetensors_header import TensorEntry, read_header
+from nodes.safetensors_header import read_header
+from nodes.text_layout import text_plan, transformers_places, unused
+from nodes.unet_layout import unet_plan
+from nodes.vae_layout import diffusers_places, vae_plan
+from nodes.values import Weights
+from nodes.weight_places import NetworkPlan, NotThisNetwork, Place, Shapes, shapes_below
 
 DTYPES: dict[PrecisionName, DType] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 NAMED = 3
 """How many weights an error names."""
 
-Rename = Callable[[str, Mapping[str, Tensor]], str | None]
-"""From a name in a file to the name in the network; None: the network has no use for it."""
+
+class Found(NamedTuple):
+    """A tensor of a file: which file, its whole name there, and its shape."""
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
 
 
-def load_unet(folder: Path, precision: Precision, device: Device) -> Module:
+def load_unet(weights: Weights, precision: Precision, device: Device) -> Module:
     with collector_paused():
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    def build() -> Module:
-        return cast(Any, UNet2DConditionModel).from_config(_config(folder))
-
-    return _load(folder, UNET_STEM, build, lambda name, _: name, precision, device)
+    plan = _plan(weights, unet_plan, lambda name: (Place(name),))
+    return _load(weights, UNET_STEM, plan, cast(Any, UNet2DConditionModel).from_config, precision, device)
 
 
-def load_vae(folder: Path, precision: Precision, device: Device) -> Module:
+def load_vae(weights: Weights, precision: Precision, device: Device) -> Module:
     with collector_paused():
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    def build() -> Module:
-        return cast(Any, AutoencoderKL).from_config(_config(folder))
-
-    return _load(folder, VAE_STEM, build, _vae_name, precision, device)
+    plan = _plan(weights, vae_plan, diffusers_places)
+    return _load(weights, VAE_STEM, plan, cast(Any, AutoencoderKL).from_config, precision, device)
 
 
-def load_text_encoder(folder: Path, precision: Precision, device: Device) -> Module:
+def load_text_encoder(weights: Weights, precision: Precision, device: Device, projected: bool = False) -> Module:
+    """A text encoder; `projected`: with the projection of its pooled state."""
     with collector_paused():
         from transformers.models.clip.configuration_clip import CLIPTextConfig
-        from transformers.models.clip.modeling_clip import CLIPTextModel
+        from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
-    def build() -> Module:
-        return CLIPTextModel(cast(Any, CLIPTextConfig).from_dict(_config(folder)))
-
-    module = _load(folder, TEXT_STEM, build, _text_name, precision, device)
+    kind = CLIPTextModelWithProjection if projected else CLIPTextModel
+    plan = _plan(weights, text_plan, transformers_places, unused)
+    module = _load(
+        weights,
+        TEXT_STEM,
+        plan,
+        lambda config: kind(cast(Any, CLIPTextConfig).from_dict(dict(config))),
+        precision,
+        device,
+    )
     # The positions are a buffer that files do not hold.
     embeddings = text_body(module).embeddings
     embeddings.position_ids = torch.arange(embeddings.position_embedding.num_embeddings, device=device)[None]
     return module
+
+
+def _plan(
+    weights: Weights,
+    of_shapes: Callable[[Shapes], NetworkPlan],
+    places: Callable[[str], Sequence[Place]],
+    not_used: Callable[[str], bool] = lambda name: False,
+) -> NetworkPlan:
+    """How a folder's network is built, by its configuration, or a file's, by its shapes."""
+    if weights.path.is_dir():
+        return NetworkPlan(json.loads((weights.path / "config.json").read_bytes()), places, not_used)
+    try:
+        return of_shapes(shapes_below(read_header(weights.path), weights.part))
+    except NotThisNetwork as error:
+        advice = f"See `latentloom models inspect {weights.path}`."
+        raise ModelError(weights.path, f"the network cannot be built: {error}", advice) from error
+
+
+def _tensors(weights: Weights, stem: str) -> dict[str, Found]:
+    """The tensors of a reference, by their names without what they start with in a file of several networks."""
+    files = weight_files(weights.path, stem) if weights.path.is_dir() else (weights.path,)
+    return {
+        name.removeprefix(weights.part): Found(file, name, entry.shape)
+        for file in files
+        for name, entry in read_header(file).items()
+        if name.startswith(weights.part)
+    }
 
 
 def text_body(module: Module) -> Any:
@@ -70,71 +110,78 @@ def text_body(module: Module) -> Any:
     return getattr(module, "text_model", module)
 
 
-def parameter_count(folder: Path, stem: str) -> int:
-    """How many numbers a part's weights are, from the headers of its files."""
-    return sum(prod(entry.shape) for file in weight_files(folder, stem) for entry in read_header(file).values())
+def parameter_count(weights: Weights, stem: str) -> int:
+    """How many numbers a network's weights are, from the headers of its files."""
+    return sum(prod(found.shape) for found in _tensors(weights, stem).values())
 
 
 def byte_count(module: Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "config.json").read_bytes())
-
-
 def _load(
-    folder: Path, stem: str, build: Callable[[], Module], rename: Rename, precision: Precision, device: Device
+    weights: Weights,
+    stem: str,
+    plan: NetworkPlan,
+    build: Callable[[Mapping[str, Any]], Module],
+    precision: Precision,
+    device: Device,
 ) -> Module:
-    """The network described by the folder's configuration, with the weights mapped from its files."""
+    """The network that a plan describes, with the weights mapped from its files."""
     try:
         with torch.device("meta"):
-            module = build()
+            module = build(plan.config)
     except (TypeError, ValueError, KeyError, AttributeError, IndexError, ZeroDivisionError) as error:
         reason = f"the configuration does not describe a network ({error})"
-        raise ModelError(folder / "config.json", reason, "Take the whole folder from one model.") from error
+        place = weights.path / "config.json" if weights.path.is_dir() else weights.path
+        raise ModelError(place, reason, "Take the whole folder from one model.") from error
     wanted = module.state_dict()
-    files = weight_files(folder, stem)
-    places = _match(folder, {file: read_header(file) for file in files}, wanted, rename)
-    weights = _read(places, wanted, DTYPES[precision.dtype], device)
-    module.load_state_dict(weights, assign=True)
+    sources = _match(weights.path, _tensors(weights, stem), wanted, plan)
+    module.load_state_dict(_read(sources, wanted, DTYPES[precision.dtype], device), assign=True)
     module.requires_grad_(False).eval()
     if precision.channels_last:
         cast(Any, module).to(memory_format=torch.channels_last)
     return module
 
 
+Source = tuple[Found, Place]
+"""Where one weight of a network comes from."""
+
+
 def _match(
-    folder: Path, headers: Mapping[Path, Mapping[str, TensorEntry]], wanted: Mapping[str, Tensor], rename: Rename
-) -> dict[str, tuple[Path, str]]:
-    """Where each weight of the network lies: the file, and its name there."""
-    places: dict[str, tuple[Path, str]] = {}
-    unknown: list[str] = []
+    path: Path, tensors: Mapping[str, Found], wanted: Mapping[str, Tensor], plan: NetworkPlan
+) -> dict[str, Source]:
+    """Where each weight of the network lies."""
+    sources: dict[str, Source] = {}
+    missing: list[str] = []
     misshapen: list[str] = []
-    for file, entries in headers.items():
-        for name, entry in entries.items():
-            target = rename(name, wanted)
-            if target is None:
-                continue
-            if target not in wanted:
-                unknown.append(name)
-            elif not _fits(entry.shape, tuple(wanted[target].shape)):
-                misshapen.append(f"{name} is {list(entry.shape)} instead of {list(wanted[target].shape)}")
-            places[target] = (file, name)
-    missing = [name for name in wanted if name not in places]
+    for target, weight in wanted.items():
+        place = next((place for place in plan.places(target) if place.name in tensors), None)
+        if place is None:
+            missing.append(target)
+            continue
+        found, shape = tensors[place.name], tuple(weight.shape)
+        if not _fits(place.shape(found.shape), shape):
+            misshapen.append(f"{place.name} is {list(found.shape)} instead of {list(shape)}")
+        sources[target] = found, place
+    used = {place.name for _, place in sources.values()}
+    unknown = [name for name in tensors if name not in used and not plan.unused(name)]
     problems = [
         _listed("have another shape", misshapen),
         _listed("are missing", missing),
         _listed("have no place in the network", unknown),
     ]
-    found = "; ".join(problem for problem in problems if problem)
-    if found:
+    found_wrong = "; ".join(problem for problem in problems if problem)
+    if found_wrong and path.is_dir():
         raise ModelError(
-            folder,
-            f"the weights do not fit the network that config.json describes: {found}",
+            path,
+            f"the weights do not fit the network that config.json describes: {found_wrong}",
             "Take config.json and the weights from the same model.",
         )
-    return places
+    if found_wrong:
+        advice = f"See `latentloom models inspect {path}`."
+        raise ModelError(path, f"the weights do not fit the network that their shapes describe: {found_wrong}", advice)
+    return sources
 
 
 def _listed(what: str, names: Sequence[str]) -> str:
@@ -150,18 +197,19 @@ def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 
 def _read(
-    places: Mapping[str, tuple[Path, str]], wanted: Mapping[str, Tensor], dtype: DType, device: Device
+    sources: Mapping[str, Source], wanted: Mapping[str, Tensor], dtype: DType, device: Device
 ) -> dict[str, Tensor]:
+    """The weights, mapped from their files; only what has another type than the network is copied."""
     from safetensors import SafetensorError, safe_open
 
     weights: dict[str, Tensor] = {}
-    for path in {path for path, _ in places.values()}:
+    for path in {found.file for found, _ in sources.values()}:
         try:
             with cast(Any, safe_open)(path, framework="pt", device="cpu") as file:
-                for target, (place, name) in places.items():
-                    if place == path:
-                        weight = cast(Tensor, file.get_tensor(name)).reshape(wanted[target].shape)
-                        weights[target] = weight.to(device=device, dtype=dtype)
+                for target, (found, place) in sources.items():
+                    if found.file == path:
+                        tensor = _taken(cast(Tensor, file.get_tensor(found.name)), place)
+                        weights[target] = tensor.reshape(wanted[target].shape).to(device=device, dtype=dtype)
         except (OSError, SafetensorError) as error:
             raise ModelError(
                 path, f"the weights cannot be read ({error})", "Copy or download the file again."
@@ -169,24 +217,8 @@ def _read(
     return weights
 
 
-_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-
-def _vae_name(name: str, wanted: Mapping[str, Tensor]) -> str:
-    """Autoencoders of before 2023 name the weights of their attention otherwise."""
-    if name in wanted:
-        return name
-    block, _, rest = name.rpartition(".attentions.0.")
-    layer, _, kind = rest.partition(".")
-    return f"{block}.attentions.0.{_OLD_ATTENTION[layer]}.{kind}" if layer in _OLD_ATTENTION else name
-
-
-_NOT_TEXT = ("position_ids", "text_projection.weight", "logit_scale")
-
-
-def _text_name(name: str, wanted: Mapping[str, Tensor]) -> str | None:
-    """Text encoders are saved with and without a leading `text_model.`; transformers 5 dropped it."""
-    if name.endswith(_NOT_TEXT):
-        return None
-    bare = name.removeprefix("text_model.")
-    return bare if bare in wanted else f"text_model.{bare}" if f"text_model.{bare}" in wanted else name
+def _taken(tensor: Tensor, place: Place) -> Tensor:
+    rows = len(tensor) // place.parts if place.parts > 1 else 0
+    part = tensor.narrow(0, place.part * rows, rows) if rows else tensor
+    # Contiguous, so that kernels add up in the same order as from a file that has it so.
+    return part.t().contiguous() if place.turned else part

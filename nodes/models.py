@@ -100,7 +100,7 @@ class ModelPool(Service):
         def load(device: "Device") -> "Module":
             from nodes.materialise import load_unet
 
-            return load_unet(model.weights.path, precision, device)
+            return load_unet(model.weights, precision, device)
 
         return self._get(model.weights, "U-Net", precision, load)
 
@@ -110,9 +110,10 @@ class ModelPool(Service):
         def load(device: "Device") -> "Module":
             from nodes.materialise import load_text_encoder
 
-            return load_text_encoder(clip.weights.path, precision, device)
+            return load_text_encoder(clip.weights, precision, device, clip.projected)
 
-        return self._get(clip.weights, "text encoder", precision, load)
+        part = "text encoder with projection" if clip.projected else "text encoder"
+        return self._get(clip.weights, part, precision, load)
 
     def vae(self, vae: Vae) -> "Module":
         precision = self.policy.vae()
@@ -120,7 +121,7 @@ class ModelPool(Service):
         def load(device: "Device") -> "Module":
             from nodes.materialise import load_vae
 
-            return load_vae(vae.weights.path, precision, device)
+            return load_vae(vae.weights, precision, device)
 
         return self._get(vae.weights, "VAE", precision, load)
 
@@ -136,7 +137,7 @@ class ModelPool(Service):
         if identity not in self._parameters:
             from nodes.materialise import UNET_STEM, parameter_count
 
-            self._parameters[identity] = parameter_count(model.weights.path, UNET_STEM)
+            self._parameters[identity] = parameter_count(model.weights, UNET_STEM)
         return self.policy.unet(self._parameters[identity])
 
     # Computing with them
@@ -167,7 +168,7 @@ class ModelPool(Service):
     def encode_text(
         self, clip: Clip, token_ids: "Int[Tensor, 'chunks tokens']"
     ) -> "tuple[Float[Tensor, 'chunks tokens width'], Float[Tensor, 'chunks width']]":
-        """Hidden states of the layer that `clip` asks for, after the final norm, and the pooled last state.
+        """Hidden states of the layer that `clip` asks for, and the pooled last state; its second encoder is not asked.
 
         A layer beyond the first (`layer=-20` of 12) means the last, as in ComfyUI.
         """
@@ -178,11 +179,16 @@ class ModelPool(Service):
         module = self.text_encoder(clip)
         with torch.no_grad():
             output = cast(Any, module)(input_ids=token_ids.to(self.device), output_hidden_states=True)
-            hidden = cast("Tensor", output.last_hidden_state)
             layers = len(output.hidden_states) - 1  # the first are the embeddings
-            if -layers <= clip.layer < -1:
-                hidden = cast("Tensor", text_body(module).final_layer_norm(output.hidden_states[clip.layer]))
-            return hidden.float(), cast("Tensor", output.pooler_output).float()
+            layer = min(clip.layer + clip.left_out, -1)
+            layer = layer if layer >= -layers else -1
+            hidden = cast("Tensor", output.last_hidden_state if layer == -1 else output.hidden_states[layer])
+            if clip.normed and layer != -1:
+                hidden = cast("Tensor", text_body(module).final_layer_norm(hidden))
+            elif not clip.normed:
+                hidden = cast("Tensor", output.hidden_states[layer])
+            pooled = output.text_embeds if clip.projected else output.pooler_output
+            return hidden.float(), cast("Tensor", pooled).float()
 
     def encode_pixels(
         self, vae: Vae, pixels: "Float[Tensor, 'batch 3 height width']"

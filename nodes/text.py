@@ -35,7 +35,8 @@ def set_last_layer(
     ] = -1,
 ) -> Clip:
     """Take the text encoder's states from an earlier layer (“clip skip”)."""
-    return replace(clip, layer=stop_at_clip_layer)
+    second = clip.second and replace(clip.second, layer=stop_at_clip_layer)
+    return replace(clip, layer=stop_at_clip_layer, second=second)
 
 
 @node("ConditioningCombine", category="conditioning")

@@ -37,14 +37,14 @@ class Chunk:
         self.add([pad] * (CHUNK - len(self.ids)), 1.0)
 
 
-def chunks(tokenizer: ClipTokenizer, text: str) -> list[Chunk]:
+def chunks(tokenizer: ClipTokenizer, text: str, pad: int | None = None) -> list[Chunk]:
     """The tokens of a prompt in chunks of 77; at least one.
 
     As in ComfyUI, what is kept together is a stretch of equal weight: one of fewer than 8 tokens that does not fit
     moves to the next chunk whole, a longer one is cut where the chunk ends.
     """
     stretches = [(tokenizer.ids(part.text), part.weight) for part in parse_weights(text)]
-    return pack(stretches, tokenizer.start, tokenizer.end, tokenizer.pad)
+    return pack(stretches, tokenizer.start, tokenizer.end, tokenizer.pad if pad is None else pad)
 
 
 def pack(stretches: Iterable[tuple[Sequence[int], float]], start: int, end: int, pad: int) -> list[Chunk]:
@@ -63,25 +63,44 @@ def pack(stretches: Iterable[tuple[Sequence[int], float]], start: int, end: int,
     return found
 
 
-def encode_prompt(pool: "ModelPool", clip: Clip, text: str) -> Conditioning:
+def encode_prompt(pool: "ModelPool", clip: Clip, text: str, second: str | None = None) -> Conditioning:
     """The states of a prompt's tokens, its chunks one after another, and the pooled state of the first chunk.
 
-    A token's weight moves its state away from, or towards, the state that an empty prompt has at that place.
+    A token's weight moves its state away from, or towards, the state that an empty prompt has at that place. Of two
+    encoders the states are side by side, as many as the shorter has, and the pooled state is the second's.
+
+    Args:
+        second: another text for the second encoder; the shorter of the two is filled up with empty chunks.
     """
     import torch
 
+    encoders = [clip, *([clip.second] if clip.second else [])]
+    texts = [text, text if second is None else second]
+    filled = [chunks(pool.tokenizer(each), said, each.pad) for each, said in zip(encoders, texts, strict=False)]
+    longest = 0 if second is None else max(map(len, filled))
+    encoded = [_encoded(pool, each, parts, longest) for each, parts in zip(encoders, filled, strict=True)]
+    length = min(states.shape[1] for states, _ in encoded)
+    tokens = torch.cat([states[:, :length] for states, _ in encoded], dim=-1)
+    return Conditioning((Prompt(tokens=tokens, pooled=encoded[-1][1]),))
+
+
+def _encoded(
+    pool: "ModelPool", clip: Clip, filled: Sequence[Chunk], least: int
+) -> "tuple[Float[Tensor, '1 tokens width'], Float[Tensor, '1 width']]":
+    """States and pooled state from one encoder, of at least so many chunks."""
+    import torch
+
     tokenizer = pool.tokenizer(clip)
-    filled = chunks(tokenizer, text)
+    blank = pack([], tokenizer.start, tokenizer.end, tokenizer.pad if clip.pad is None else clip.pad)
+    filled = [*filled, *blank * (least - len(filled))]
     weighted = any(weight != 1.0 for chunk in filled for weight in chunk.weights)
-    empty = pack([], tokenizer.start, tokenizer.end, tokenizer.pad) if weighted else []
-    ids = torch.tensor([chunk.ids for chunk in (*filled, *empty)])
+    ids = torch.tensor([chunk.ids for chunk in (*filled, *(blank if weighted else []))])
     encoded = [pool.encode_text(clip, batch) for batch in torch.split(ids, AT_ONCE)]
     states = torch.cat([hidden for hidden, _ in encoded])
     if weighted:
         weights = torch.tensor([chunk.weights for chunk in filled], device=states.device)
         states = weigh(states[:-1], states[-1], weights)
-    tokens = states.reshape(1, -1, states.shape[-1])
-    return Conditioning((Prompt(tokens=tokens, pooled=encoded[0][1][:1]),))
+    return states.reshape(1, -1, states.shape[-1]), encoded[0][1][:1]
 
 
 def weigh(

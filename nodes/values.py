@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+Variant = Literal["plain", "inpainting", "pix2pix"]
+"""What a network takes beside the noisy latent: nothing; a mask and a picture without the masked area; a picture."""
+Told = Literal["nothing", "sizes", "sizes and score"]
+"""What a network is told beside the states of a text: nothing; with its pooled state, SDXL's sizes or the refiner's."""
 Prediction = Literal["epsilon", "v_prediction", "sample", "edm", "img_to_img", "lcm", "flow", "cosmos_rflow"]
 
 
@@ -29,11 +33,15 @@ def _check(kind: str, tensor: Tensor, expected: str, rank: int, last: tuple[int,
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Which weights: a folder or file and the identity of its content. Never the weights themselves."""
+    """Which weights: a folder or file and the identity of its content. Never the weights themselves.
+
+    Of a file that holds several networks, `part` is how the names of this one start.
+    """
 
     path: Path
     identity: str
     name: str
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +97,27 @@ class Model(Value, kind="MODEL"):
     distilled: int = 0
     levels: ContinuousLevels | FlowLevels | None = None
     latent_shift: float = 0.0
+    variant: Variant = "plain"
+    told: Told = "nothing"
 
 
 @dataclass(frozen=True, slots=True)
 class Clip(Value, kind="CLIP"):
-    """A reference to a text encoder with its tokenizer. `layer` is the hidden layer to take: -1 is the last."""
+    """A reference to a text encoder with its tokenizer. `layer` is the hidden layer to take: -1 is the last.
+
+    `normed`: its states go through the final norm, whichever layer they are from. `left_out` layers at the end are in no
+    file, and count all the same. A chunk is filled up with the token `pad`, or the tokenizer's own. `projected`: the
+    pooled state is. Where there is a `second` encoder, its states are appended to this one's, and pooled are its own.
+    """
 
     weights: Weights
     tokenizer: Weights
     layer: int = -1
+    normed: bool = True
+    left_out: int = 0
+    pad: int | None = None
+    projected: bool = False
+    second: Clip | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +141,30 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
+class Sizes:
+    """What SDXL is told of a picture: its size, where it was cropped, and the size aimed at, all in pixels.
+
+    What is None follows the latent that is sampled. `score` is how pleasing it is, for the refiner.
+    """
+
+    width: int | None = None
+    height: int | None = None
+    crop_left: int = 0
+    crop_top: int = 0
+    target_width: int | None = None
+    target_height: int | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture that a network of another variant is shown, as the VAE gives it, and the mask of what to paint anew."""
+
+    picture: Float[Tensor, "batch channels height width"]
+    mask: Float[Tensor, "masks mask_height mask_width"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One encoded prompt: token states, the pooled state of the whole text, and where and when it counts.
 
@@ -137,10 +181,13 @@ class Prompt:
     area_from_mask: bool = False
     start: float = 0.0
     end: float = 1.0
+    sizes: Sizes | None = None
+    shown: Shown | None = None
 
     @property
     def nbytes(self) -> int:
-        return sum(0 if tensor is None else tensor.nbytes for tensor in (self.tokens, self.pooled, self.mask))
+        shown = (self.shown.picture, self.shown.mask) if self.shown else ()
+        return sum(0 if tensor is None else tensor.nbytes for tensor in (self.tokens, self.pooled, self.mask, *shown))
 
 
 @dataclass(frozen=True, slots=True)
