@@ -2,8 +2,9 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import cast
 
 import torch
@@ -17,6 +18,7 @@ from nodes.maths.model_sampling import DiscreteSampling, Latents, ModelSampling,
 from nodes.maths.regions import Region, Weight, around, clipped, feathered, from_shares, mixed, resized, whole
 from nodes.maths.samplers import Guided
 from nodes.models import DenoiseNetwork, ModelPool
+from nodes.rules import Evaluation, GuidanceRule, Memory, Side
 from nodes.values import Area, Conditioning, ContinuousLevels, FlowLevels, Model, Prompt
 
 LONGEST_REPEAT = 4
@@ -55,32 +57,62 @@ def guided_denoiser(
     cfg: float,
     batch: int,
     uncond: bool = False,
+    memory: MutableMapping[GuidanceRule, Memory] | None = None,
 ) -> Guided:
     """Maps (x, sigma) to the denoised latent under classifier-free guidance, for `batch` latents at a time.
 
-    What shares a pass depends on the prompts alone, never on free memory, so that a picture does not either.
+    What shares a pass depends on the prompts alone, never on free memory, so that a picture does not either. The
+    model's rules of guidance are applied in the reference's order: before guidance, the formula, after it.
 
     Args:
         uncond: whether the prediction under the negative prompt is wanted even where guidance does not need it. Without
             it, or without such a prompt, the guided prediction stands in its place.
+        memory: what rules remember of earlier evaluations; it is changed.
     """
     sampling = sampling_of(model)
+    rules = model.guidance
     network = pool.denoise_network(model)
-    negative = negative if uncond or needs_uncond(cfg) else None
-    plans: dict[torch.Size, tuple[list[_Placed], list[_Placed]]] = {}
+    uncond = uncond or needs_uncond(cfg) or any(rule.needs_uncond for rule in rules)
+    prompts: dict[Side, Conditioning] = {"cond": positive}
+    if negative is not None and uncond:
+        prompts["uncond"] = negative
+    plans: dict[torch.Size, dict[Side, list[_Placed]]] = {}
+    remembered: MutableMapping[GuidanceRule, Memory] = {} if memory is None else memory
+
+    def predict(sides: Collection[Side], x: Latents, sigma: float) -> dict[Side, Latents]:
+        if x.shape not in plans:
+            plans[x.shape] = _plan(prompts, x.shape, batch, sampling, pool.device)
+        placed: dict[Side, list[_Placed]] = {
+            side: [part for part in plans[x.shape][side] if part.counts_at(sigma)] for side in sides
+        }
+        parts = [part for side in placed.values() for part in side]
+        predictions = iter(_predictions(network, sampling, x, sigma, parts))
+        return {side: _mixed(parts, [next(predictions) for _ in parts], x) for side, parts in placed.items()}
 
     def denoise(x: Latents, sigma: float) -> tuple[Latents, Latents]:
-        if x.shape not in plans:
-            plans[x.shape] = _plan(positive, negative, x.shape, batch, sampling, pool.device)
-        wanted, unwanted = ([part for part in side if part.counts_at(sigma)] for side in plans[x.shape])
-        predictions = _predictions(network, sampling, x, sigma, [*wanted, *unwanted])
-        cond = _mixed(wanted, predictions[: len(wanted)], x)
-        if negative is None:
-            return cond, cond
-        other = _mixed(unwanted, predictions[len(wanted) :], x)
-        return guide(cond, other, cfg), other
+        def ask(side: Side, latent: Latents) -> Latents:
+            return predict([side], latent, sigma)[side]
+
+        predictions = predict(prompts, x, sigma)
+        found = Evaluation(x, sigma, cfg, predictions["cond"], predictions.get("uncond"), ask, remembered)
+        for rule in rules:
+            found = rule.before(found)
+        guided = _guided(rules, found)
+        return guided, guided if found.uncond is None else found.uncond
 
     return Guided(denoise)
+
+
+def _guided(rules: Sequence[GuidanceRule], found: Evaluation) -> Latents:
+    """The last formula among the rules or the usual one, and what they make of it."""
+    guided = found.cond
+    if (uncond := found.uncond) is not None:
+        formulas = (rule.combine(found, uncond) for rule in reversed(rules))
+        by_rule = next((formula for formula in formulas if formula is not None), None)
+        guided = guide(found.cond, uncond, found.scale) if by_rule is None else by_rule
+    for rule in rules:
+        guided = rule.after(found, guided)
+    return guided
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,26 +131,24 @@ class _Placed:
 
 
 def _plan(
-    positive: Conditioning,
-    negative: Conditioning | None,
+    prompts: Mapping[Side, Conditioning],
     shape: Sequence[int],
     batch: int,
     sampling: ModelSampling,
     device: torch.device,
-) -> tuple[list[_Placed], list[_Placed]]:
-    """Where and when the prompts of both sides count in latents of a shape [batch, channels, height, width]."""
-    wanted, unwanted = (
-        [
+) -> dict[Side, list[_Placed]]:
+    """Where and when the prompts of each side count in latents of a shape [batch, channels, height, width]."""
+    plan: dict[Side, list[_Placed]] = {
+        side: [
             placed
-            for prompt in (side.prompts if side else ())
+            for prompt in conditioning.prompts
             if (placed := _placed(prompt, shape, batch, sampling, device)) is not None
         ]
-        for side in (positive, negative)
-    )
-    if negative is not None:
-        _add_partners(wanted, unwanted)
-        _add_partners(unwanted, wanted)
-    return wanted, unwanted
+        for side, conditioning in prompts.items()
+    }
+    for side, other in permutations(plan.values(), 2):
+        _add_partners(side, other)
+    return plan
 
 
 def _placed(

@@ -192,7 +192,7 @@ def start(
 
 @composite("SamplerStep", category="sampling/stages")
 def step(
-    model: Model,
+    model: Known[Model],
     positive: Conditioning,
     negative: Conditioning,
     state: SamplerState,
@@ -209,7 +209,7 @@ def step(
 ) -> SamplerState:
     """One step of reverse diffusion: the sampler goes from noise level `step` to the next."""
     level(sigmas, step + 1)
-    return _step(model, state, sampler, sigmas, step, cfg, positive, negative, noise, latent_image)
+    return _step(model, state, sampler, sigmas, step, cfg, positive, negative, noise, latent_image, model)
 
 
 @composite("KSampler", category="sampling")
@@ -294,7 +294,7 @@ def sample(
     """
     state = _start(model, noise, seed, sampler, sigmas, latent_image, known)
     for index in range(len(sigmas.values) - 1):
-        state = _step(model, state, sampler, sigmas, index, cfg, positive, negative, noise, latent_image)
+        state = _step(model, state, sampler, sigmas, index, cfg, positive, negative, noise, latent_image, known)
     return state
 
 
@@ -342,11 +342,13 @@ def _step(
     negative: Conditioning | None,
     noise: Noise | None,
     latent_image: Latent | None,
+    known: Model,
 ) -> SamplerState:
     """A step that is given no more of its surroundings than its sampler looks at."""
     from nodes.maths.samplers import SAMPLERS, lookahead
 
-    uncond = sampler is not None and SAMPLERS[sampler.name].uncond
+    uncond = any(rule.needs_uncond for rule in known.guidance)
+    uncond = uncond or (sampler is not None and SAMPLERS[sampler.name].uncond)
     seen = lookahead(sampler.name, dict(sampler.settings)) if sampler else 0
     later = (*sigmas.values[index + 2 :], *sigmas.ahead)
     return step_between(

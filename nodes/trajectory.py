@@ -116,7 +116,8 @@ def step(
             f"the sampler {state.sampler!r} looks at the noise levels after this step, but the step was not told of "
             "them; connect the sampler to the step too"
         )
-    denoise = guided_denoiser(models, model, positive, negative, cfg, len(state.x), spec.uncond)
+    memory = {earlier.rule: earlier for earlier in state.memory}
+    denoise = guided_denoiser(models, model, positive, negative, cfg, len(state.x), spec.uncond, memory)
     if latent is not None and latent.noise_mask is not None:
         mask = guidance.prepare_mask(latent.noise_mask, state.x.shape).to(device)
         origin = _origin(state, noise, latent)
@@ -135,6 +136,7 @@ def step(
         sigmas=after.sigmas,
         draws=after.draws,
         denoised=after.denoised,
+        memory=tuple(memory.values()),
     )
 
 

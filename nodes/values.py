@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from nodes.rules import GuidanceRule, Memory
+
 Variant = Literal["plain", "inpainting", "pix2pix"]
 """What a network takes beside the noisy latent: nothing; a mask and a picture without the masked area; a picture."""
 Told = Literal["nothing", "sizes", "sizes and score"]
@@ -81,7 +83,7 @@ class Model(Value, kind="MODEL"):
     Betas run from `beta_start` to `beta_end` over `timesteps` steps, of which `distilled` are known where that is not
     0; `levels` stand in their place for other kinds of training. (latent - `latent_shift`) · `latent_scale` takes a
     VAE's latent into the range the network was trained on (0.18215 for Stable Diffusion 1). `preview` comes with some
-    models.
+    models. `guidance` are rules that change how it is guided, applied in their order.
     """
 
     weights: Weights
@@ -99,6 +101,7 @@ class Model(Value, kind="MODEL"):
     latent_shift: float = 0.0
     variant: Variant = "plain"
     told: Told = "nothing"
+    guidance: tuple[GuidanceRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +294,8 @@ class SamplerState(Value, kind="SAMPLER_STATE"):
     `draws` counts the noise taken from the sequential source so far; `interval` is the span of noise levels of a
     Brownian source; `denoised` is the last prediction of the finished latent; `network` is the identity of the weights
     it was sampled with; `origin` is known where a noise mask keeps a part of it. `settings` of the sampler are
-    those that were chosen, `told` those that it has from the model and the whole schedule.
+    those that were chosen, `told` those that it has from the model and the whole schedule. `memory` is what rules of
+    guidance remember of earlier steps.
     """
 
     x: Float[Tensor, "batch channels height width"]
@@ -307,3 +311,4 @@ class SamplerState(Value, kind="SAMPLER_STATE"):
     origin: Origin | None = None
     settings: tuple[tuple[str, float], ...] = ()
     told: tuple[tuple[str, float], ...] = ()
+    memory: tuple[Memory, ...] = ()
