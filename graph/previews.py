@@ -1,9 +1,17 @@
 """Pictures of work in progress: a node offers one, and it is drawn only if somebody watches."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from graph.values import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The bytes of a PNG or JPEG file that a node reports with its progress: its result, of which none is left out."""
+
+    data: bytes
 
 
 class Preview(Service):

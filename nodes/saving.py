@@ -11,6 +11,7 @@ from pydantic import Field
 from graph.cancellation import Progress
 from graph.folders import Folders
 from graph.node import node
+from graph.previews import Delivery
 from graph.values import INJECTED, Ui
 from nodes.documents import Documents
 from nodes.output_names import OutputPlace, fill_in_batch_number, next_number, place_output, write_atomically
@@ -66,6 +67,17 @@ def preview_mask(
     from nodes.maths.masks import to_picture
 
     return _previewed(Image(to_picture(mask.values)), folders, documents, progress)
+
+
+@node("SaveImageWebsocket", category="api/image", title="Save Image (Websocket)", lane="io")
+def send_image(images: Image, progress: Progress = INJECTED) -> Ui:
+    """Send pictures to whoever listens to the job, as PNG files of full size, and keep none."""
+    from nodes.picture_files import encode_png, to_uint8
+
+    total = images.pixels.shape[0]
+    for index, pixels in enumerate(images.pixels, 1):
+        progress(index, total, Delivery(encode_png(to_uint8(pixels), {})))
+    return Ui()
 
 
 @node("SaveLatent", category="_for_testing", lane="io")

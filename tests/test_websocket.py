@@ -1,6 +1,7 @@
 """What websocket clients are told: in which order, in which form, and who is told nothing."""
 
 import asyncio
+import io
 import json
 import struct
 from collections.abc import AsyncGenerator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.servers import Client, Json, serving
 from tests.worker_nodes import PNG
@@ -191,3 +193,16 @@ async def test_queries_that_make_no_sense_are_refused(client: Client):
             assert answer.status == 400, query
     async with client.http.get("/ws") as answer:  # which is no handshake
         assert answer.status == 400
+
+
+async def test_every_picture_that_a_node_sends_arrives_also_where_previews_are_off(tmp_path: Path):
+    prompt = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 6, "batch_size": 30, "color": 0x102030}},
+        "2": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}},
+    }
+    async with serving(tmp_path) as client, client.listening() as heard:
+        messages = await heard.job(await client.submit(prompt))
+    assert "execution_success" in kinds(messages) and len(heard.frames) == 30
+    assert not list((tmp_path / "output").rglob("*.png"))
+    with Image.open(io.BytesIO(heard.frames[-1][8:])) as image:
+        assert (image.format, image.size, image.getpixel((7, 5))) == ("PNG", (8, 6), (0x10, 0x20, 0x30))

@@ -224,8 +224,8 @@ def _frame(told: Told, text: str | None, metadata: bool) -> Frame:
             # In JSON, names may hold half letters, which bytes cannot.
             at = node_id.encode(errors="replace")
             return Frame(struct.pack(">II", TEXT, len(at)) + at + line.encode(errors="replace"))
-        case Picture(described, content):
-            mark = ("picture", described.get("prompt_id"), described.get("node_id"))
+        case Picture(described, content, result):
+            mark = None if result else ("picture", described.get("prompt_id"), described.get("node_id"))
             if not metadata:
                 kind = IMAGE_TYPES.get(str(described.get("image_type")), 1)
                 return Frame(struct.pack(">II", PREVIEW, kind) + content, mark)

@@ -47,10 +47,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture of a node at work, with what the newer of the two binary forms says of it."""
+    """A picture of a node at work, with what the newer of the two binary forms says of it.
+
+    A newer one takes the place of one that waits to be sent, unless it is a `result`.
+    """
 
     metadata: Json
     content: bytes
+    result: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +165,14 @@ class Narrator:
         self._running[event.node_id] = (event.value, event.maximum)
         now = self.clock()
         last = event.value >= event.maximum
-        if not last and now - self._told.get(event.node_id, float("-inf")) < PROGRESS_SECONDS:
+        result = event.preview is not None and event.preview.result
+        if not (last or result) and now - self._told.get(event.node_id, float("-inf")) < PROGRESS_SECONDS:
             return
         self._told[event.node_id] = now
         yield self._state([(event.node_id, event.value, event.maximum, "running")])
         if event.preview is not None:
-            yield Picture({**self._ids(event.node_id), "image_type": event.preview.media_type}, event.preview.data)
+            described = {**self._ids(event.node_id), "image_type": event.preview.media_type}
+            yield Picture(described, event.preview.data, result)
         data = {"value": event.value, "max": event.maximum, "prompt_id": self.prompt_id, "node": event.node_id}
         yield Message("progress", data, replaces=f"progress {self.prompt_id} {event.node_id}")
 

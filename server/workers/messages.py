@@ -185,10 +185,11 @@ MediaType = Literal["image/jpeg", "image/png"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """An encoded picture."""
+    """An encoded picture; a `result` is what its node is for, and is never left out."""
 
     media_type: MediaType
     data: Blob
+    result: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

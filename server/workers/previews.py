@@ -4,6 +4,7 @@ import sys
 from io import BytesIO
 from typing import Protocol, runtime_checkable
 
+from graph.previews import Delivery
 from server.workers.messages import MediaType, Picture
 from server.workers.options import PictureFormat, PreviewOptions
 
@@ -23,12 +24,14 @@ class Encodable(Protocol):
 def encoded(preview: object, options: PreviewOptions) -> Picture | None:
     """What a node gave as a preview, as a file; None if it is nothing that can be shown.
 
-    It may be anything with methods `jpeg` and `png`, a pillow image, or the bytes of a JPEG or PNG file.
+    It may be anything with methods `jpeg` and `png`, a pillow image, or the bytes of a JPEG or PNG file, also in a
+    `Delivery`.
     """
-    if isinstance(preview, bytes):
+    if isinstance(preview, bytes | Delivery):
+        data, result = (preview.data, True) if isinstance(preview, Delivery) else (preview, False)
         for mark, media_type in _MARKS.items():
-            if preview.startswith(mark):
-                return Picture(media_type=media_type, data=preview)
+            if data.startswith(mark):
+                return Picture(media_type=media_type, data=data, result=result)
         return None
     if isinstance(preview, Encodable):
         draw = preview.jpeg if options.format == "jpeg" else preview.png

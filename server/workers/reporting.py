@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from graph import events as graph_events
 from graph.events import Event
+from graph.previews import Delivery
 from graph.values import Ui
 from server.workers.failures import failure_of
 from server.workers.messages import (
@@ -56,7 +57,11 @@ class Reporter:
     def __call__(self, event: Event) -> None:
         if isinstance(event, graph_events.NodeProgressed):
             if math.isfinite(event.value) and math.isfinite(event.maximum):
-                self._outbox.replace(event.node_id, partial(self._progressed, event, self.seconds))
+                report = partial(self._progressed, event, self.seconds)
+                if isinstance(event.preview, Delivery):
+                    self._outbox.tell(report())
+                else:
+                    self._outbox.replace(event.node_id, report)
             return
         if isinstance(event, graph_events.NodeEvent):
             self._outbox.settle(event.node_id)
@@ -95,9 +100,10 @@ class Reporter:
     def _picture(self, preview: object) -> Picture | None:
         most = self._previews.most_per_second
         now = time.perf_counter()
-        if preview is None or not most or now < self._next_preview:
-            return None
-        self._next_preview = now + 1 / most
+        if not isinstance(preview, Delivery):
+            if preview is None or not most or now < self._next_preview:
+                return None
+            self._next_preview = now + 1 / most
         try:
             return encoded(preview, self._previews)
         except Exception:  # of whatever a node gave
