@@ -57,6 +57,7 @@ from nodes.codecs import CODEC
 from nodes.documents import Documents
 from nodes.models import ModelPool
 from nodes.precision import PrecisionChoice
+from nodes.vision import diffusion_classifier
 
 MEMORY_BYTES = 2 * 1024**3
 DISK_BYTES = 20 * 1024**3
@@ -71,6 +72,7 @@ def built_in() -> Catalogue:
         batches,
         checkpoints,
         custom_sampling,
+        diffusion_classifier,
         flow,
         guidance,
         image_filters,
