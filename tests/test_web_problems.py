@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from server.web.application import make_application
 from server.web.bodies import Arrival
 from server.web.endpoint import Endpoint, get, post
-from server.web.problems import Refused
+from server.web.problems import Shape
 from server.web.site import Limits
 from tests.web_site import Client, asked, at_home, connected, served, site_in, told
 
@@ -154,12 +154,19 @@ async def test_a_mistake_of_the_server_is_told_without_what_it_was(tmp_path: Pat
         assert (status, "secret" in str(body)) == (503, False)
 
 
-async def test_a_route_may_have_a_shape_of_its_own_for_refusals(tmp_path: Path):
-    def shape(refused: Refused) -> dict[str, object]:
-        return {"error": {"type": "mine", "message": refused.message}}
+class Own(BaseModel):
+    """A refusal."""
 
+    error: dict[str, str]
+
+
+async def test_a_route_may_have_a_shape_of_its_own_for_refusals(tmp_path: Path):
+    shape = Shape(lambda refused: {"error": {"type": "mine", "message": refused.message}}, Own)
     routes = [post("/shaped", weave_body, shape=shape)]
     async with served(site_in(tmp_path), routes) as client:
+        document = await asked(client, "/openapi.json")
+        described = document["paths"]["/shaped"]["post"]["responses"]["400"]["content"]["application/json"]
+        assert described == {"schema": {"$ref": "#/components/schemas/Own"}}
         status, body = await told(client, "POST", "/shaped", data=b"{")
         assert (status, body["error"]["type"]) == (400, "mine")
         status, body = await told(client, "POST", "/shaped", headers={"Host": "evil.example"})

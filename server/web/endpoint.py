@@ -25,7 +25,7 @@ from aiohttp import web
 from server.web.access import Need
 from server.web.answers import json_answer
 from server.web.parameters import ALWAYS_THERE, Parameter, Service, parameters_of, values_of
-from server.web.problems import Shape, usual_shape
+from server.web.problems import USUAL_SHAPE, Shape
 
 Function = Callable[..., Awaitable[Any]]
 
@@ -37,12 +37,14 @@ class Gives:
     Args:
         others: media types that it gives to those who ask for them.
         besides: other statuses, and what each says; all in `media_type`.
+        refusals: media types of refusals, beside JSON.
     """
 
     media_type: str | None = None
     status: int = 200
     others: tuple[str, ...] = ()
     besides: tuple[tuple[int, str], ...] = ()
+    refusals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Endpoint:
     need: Need
     twin: bool = True
     key_in_url: bool = False
-    shape: Shape = usual_shape
+    shape: Shape = USUAL_SHAPE
     hidden: bool = False
 
     @cached_property
@@ -105,7 +107,7 @@ def get(
     *,
     twin: bool = True,
     key_in_url: bool = False,
-    shape: Shape = usual_shape,
+    shape: Shape = USUAL_SHAPE,
     hidden: bool = False,
 ) -> web.RouteDef:
     """Something to look at. See `Endpoint`."""
@@ -118,7 +120,7 @@ def post(
     need: Need = "submit",
     *,
     twin: bool = True,
-    shape: Shape = usual_shape,
+    shape: Shape = USUAL_SHAPE,
     hidden: bool = False,
 ) -> web.RouteDef:
     """Something to do. See `Endpoint`."""

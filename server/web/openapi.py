@@ -15,7 +15,6 @@ from server.web.endpoint import Endpoint, Gives, endpoint_of
 from server.web.forms import MULTIPART
 from server.web.job_forms import JobOver
 from server.web.parameters import Body, Checked, FormBody, JsonBody, PathPart, Query, WholeBody
-from server.web.problems import Problem
 
 Json = dict[str, Any]
 
@@ -89,10 +88,10 @@ class _Schemas:
 
     def __init__(self, endpoints: list[Endpoint]) -> None:
         adapters: dict[tuple[str, JsonSchemaMode], TypeAdapter[Any]] = {
-            ("problem", "serialization"): TypeAdapter(Problem),
             ("webhook", "serialization"): TypeAdapter(JobOver),
         }
         for endpoint in endpoints:
+            adapters[_key(endpoint, "refusal"), "serialization"] = TypeAdapter(endpoint.shape.model)
             for parameter in endpoint.parameters:
                 if isinstance(parameter, Checked):
                     adapters[_key(endpoint, parameter.name), "validation"] = parameter.adapter
@@ -128,10 +127,9 @@ class _Schemas:
         """The type of what webhooks are told."""
         return self._made["webhook", "serialization"]
 
-    @property
-    def problem(self) -> Json:
+    def refused(self, endpoint: Endpoint) -> Json:
         """The type of answers that refuse."""
-        return self._made["problem", "serialization"]
+        return self._made[_key(endpoint, "refusal"), "serialization"]
 
     def resolved(self, schema: Json) -> Json:
         """What a schema refers to."""
@@ -231,7 +229,8 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> Json:
         responses = {"200": _response({})}
     else:
         responses = {"200": _response({"application/json": {"schema": schemas.given(endpoint)}})}
-    refusal = {"application/json": {"schema": schemas.problem}}
+    refusal = {"application/json": {"schema": schemas.refused(endpoint)}}
+    refusal |= {kind: {"schema": {}} for kind in (gives.refusals if gives else ())}
     takes = {type(parameter) for parameter in endpoint.parameters}
     for status, text in REFUSALS.items():
         if status == 404 and PathPart not in takes and Query not in takes:

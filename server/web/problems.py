@@ -4,6 +4,7 @@ import errno
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from aiohttp import hdrs, web
@@ -48,15 +49,20 @@ class Refused(Exception):
         super().__init__(message)
 
 
-Shape = Callable[[Refused], Any]
-"""Makes the JSON of a refusal."""
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How refusals are told: what makes their JSON, and the model that describes it."""
+
+    tell: Callable[[Refused], Any]
+    model: type[BaseModel]
 
 
-def usual_shape(refused: Refused) -> Any:
-    """The shape of every route that does not have one of its own."""
+def _as_problem(refused: Refused) -> Any:
     return Problem(error=refused.message, problems=list(refused.wrong)).model_dump(by_alias=True, exclude_defaults=True)
 
 
+USUAL_SHAPE = Shape(_as_problem, Problem)
+"""Of every route that does not have one of its own."""
 SHAPE: web.RequestKey[Shape] = web.RequestKey("shape")
 """Put into a request whose refusals are to have another shape."""
 BEGUN = web.RequestKey("begun", bool)
@@ -75,7 +81,7 @@ async def tell_problems(request: web.Request, handler: Handler) -> web.StreamRes
             raise
         refused = _refusal(request, error)
         # A body that nobody reads any more would be taken for the next request.
-        answer = json_answer(request.get(SHAPE, usual_shape)(refused), refused.status, refused.headers)
+        answer = json_answer(request.get(SHAPE, USUAL_SHAPE).tell(refused), refused.status, refused.headers)
         if refused.status == 413:
             answer.force_close()
         return answer

@@ -1,7 +1,9 @@
 """What is wrong with a prompt, in the shapes that clients of the protocol read (reference §3.1, §3.2)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from graph.catalogue import AnyNode
 from graph.describe import input_info
@@ -22,6 +24,22 @@ _TYPES: Mapping[ProblemKind, tuple[str, str]] = {
     "cycle": ("dependency_cycle", "Dependency cycle detected"),
     "not_a_workflow": ("invalid_node", "This is no node"),
 }
+
+
+class Mistake(BaseModel):
+    """What is wrong with what was sent, taken as a whole."""
+
+    type: str
+    message: str
+    details: str
+    extra_info: Json
+
+
+class Refusal(BaseModel):
+    """The body of an answer that refuses a workflow."""
+
+    error: Mistake
+    node_errors: Annotated[Json, Field(description="What is wrong with single nodes, by their ids.")]
 
 
 class NotTaken(Exception):

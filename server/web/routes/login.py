@@ -32,7 +32,7 @@ async def show_login(site: Site, query: LoginQuery) -> Annotated[web.StreamRespo
 
 async def log_in(
     request: web.Request, site: Site, query: LoginQuery
-) -> Annotated[web.StreamResponse, Gives(status=303)]:
+) -> Annotated[web.StreamResponse, Gives(status=303, refusals=("text/html",))]:
     """Take a key, and have the browser send it from now on."""
     if site.door.is_open:
         return _to(query.next)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 from aiohttp import hdrs, web
 from pydantic import BaseModel, Field
@@ -20,8 +20,8 @@ from server.web.intake import Sent, batch_of, problems_of, prompt_of
 from server.web.job_forms import STATUS, number
 from server.web.made import FORMATS, picture_answer, wanted_picture, with_contents
 from server.web.parameters import STAGING, Bodies, Takes
-from server.web.problems import Refused
-from server.web.prompt_errors import NotTaken, refusal
+from server.web.problems import Refused, Shape
+from server.web.prompt_errors import NotTaken, Refusal, refusal
 from server.web.requests import BatchRequest, EditorDocument, Json, PromptForm, PromptRequest
 from server.web.site import Site
 from workflows.pictures import is_picture
@@ -60,10 +60,12 @@ class PromptQuery(Beside):
     ] = False
 
 
-def prompt_shape(problem: Refused) -> Any:
-    """A refusal in the shape of `/prompt`."""
+def _as_refusal(problem: Refused) -> Json:
     kind = KINDS.get(problem.status, "invalid_request" if problem.status < 500 else "unavailable")
     return refusal(kind, problem.message)
+
+
+PROMPT_SHAPE = Shape(_as_refusal, Refusal)
 
 
 @telling
@@ -177,7 +179,7 @@ def _made(job: Job) -> Json:
 
 ROUTES = (
     get("/prompt", remaining),
-    post("/prompt", submit, shape=prompt_shape),
-    post("/validate", validate, shape=prompt_shape),
-    post("/batch", submit_batch, shape=prompt_shape),
+    post("/prompt", submit, shape=PROMPT_SHAPE),
+    post("/validate", validate, shape=PROMPT_SHAPE),
+    post("/batch", submit_batch, shape=PROMPT_SHAPE),
 )
