@@ -1,18 +1,47 @@
 """Load models by name: what a loader gives is a reference; the weights are read when a node needs them."""
 
-from typing import Annotated, NamedTuple
+from dataclasses import replace
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
 
 from graph.folders import Folders
 from graph.node import node
 from graph.values import INJECTED
-from nodes.model_folders import CheckpointSource, VaeSource, read_checkpoint, read_vae
+from nodes.model_folders import CheckpointSource, PartSource, VaeSource, read_checkpoint, read_vae
+from nodes.single_files import (
+    TrainedPrediction,
+    read_single_checkpoint,
+    read_single_clip,
+    read_single_unet,
+    read_single_vae,
+)
 from nodes.values import Clip, Model, Vae
 
 CHECKPOINTS = CheckpointSource()
 VAES = VaeSource()
+UNETS = PartSource("diffusion model", "diffusion_models", "unet")
+TEXT_ENCODERS = PartSource("text encoder", "text_encoders", "clip")
 
 CheckpointName = Annotated[str, CHECKPOINTS]
 VaeName = Annotated[str, VAES]
+UnetName = Annotated[str, UNETS]
+TextEncoderName = Annotated[str, TEXT_ENCODERS]
+Configuration = Literal[
+    "v1-inference.yaml",
+    "v1-inference_clip_skip_2.yaml",
+    "v1-inpainting-inference.yaml",
+    "v2-inference-v.yaml",
+    "v2-inference.yaml",
+    "v2-inpainting-inference.yaml",
+]
+
+ClipType = Literal[
+    "stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi", "ltxv", "pixart", "cosmos", "lumina2", "wan",
+    "hidream", "chroma", "ace", "omnigen2", "qwen_image", "hunyuan_image",
+]  # fmt: skip
+DualClipType = Literal["sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image"]
+CLIP_TYPES = "What it is for; the file itself tells."
 
 
 class Checkpoint(NamedTuple):
@@ -26,10 +55,81 @@ class Checkpoint(NamedTuple):
 @node("CheckpointLoaderSimple", category="loaders", title="Load Checkpoint")
 def load_checkpoint(ckpt_name: CheckpointName, folders: Folders = INJECTED) -> Checkpoint:
     """A diffusion model with its text encoder and autoencoder, by name."""
-    return Checkpoint(*read_checkpoint(CHECKPOINTS.locate(folders, ckpt_name), ckpt_name))
+    path = CHECKPOINTS.locate(folders, ckpt_name)
+    if path.is_file():
+        return Checkpoint(*read_single_checkpoint(path, ckpt_name, folders))
+    return Checkpoint(*read_checkpoint(path, ckpt_name))
+
+
+@node("CheckpointLoader", category="advanced/loaders", title="Load Checkpoint With Config (DEPRECATED)")
+def load_checkpoint_as(
+    config_name: Annotated[Configuration, Field(description="The training configuration that the file was made with.")],
+    ckpt_name: CheckpointName,
+    folders: Folders = INJECTED,
+) -> Checkpoint:
+    """A diffusion model of which it is known what it predicts; all else is told by the file itself."""
+    path = CHECKPOINTS.locate(folders, ckpt_name)
+    prediction: TrainedPrediction = "v_prediction" if config_name == "v2-inference-v.yaml" else "epsilon"
+    if path.is_file():
+        model, clip, vae = read_single_checkpoint(path, ckpt_name, folders, prediction)
+    else:
+        model, clip, vae = read_checkpoint(path, ckpt_name)
+        model = replace(model, prediction=prediction)
+    layer = -2 if "clip_skip_2" in config_name else clip.layer
+    return Checkpoint(model, replace(clip, layer=layer), vae)
 
 
 @node("VAELoader", category="loaders", title="Load VAE")
 def load_vae(vae_name: VaeName, folders: Folders = INJECTED) -> Vae:
     """An autoencoder on its own, by name."""
-    return read_vae(VAES.locate(folders, vae_name), vae_name)
+    path = VAES.locate(folders, vae_name)
+    return read_single_vae(path, vae_name) if path.is_file() else read_vae(path, vae_name)
+
+
+@node("UNETLoader", category="advanced/loaders", title="Load Diffusion Model")
+def load_unet(
+    unet_name: UnetName,
+    weight_dtype: Annotated[
+        Literal["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"],
+        Field(description="Only default: networks run in the precision that --precision says."),
+    ] = "default",
+    folders: Folders = INJECTED,
+) -> Model:
+    """A diffusion model without text encoder and autoencoder, by name."""
+    if weight_dtype != "default":
+        raise ValueError(f"weight_dtype {weight_dtype}: numbers of 8 bits are not supported; expected default")
+    return read_single_unet(UNETS.locate(folders, unet_name), unet_name)
+
+
+@node("CLIPLoader", category="advanced/loaders", title="Load CLIP")
+def load_clip(
+    clip_name: TextEncoderName,
+    type: Annotated[ClipType, Field(description=CLIP_TYPES)] = "stable_diffusion",
+    device: Annotated[
+        Literal["default", "cpu"], Field(description="Where it runs; all run on one device.")
+    ] = "default",
+    folders: Folders = INJECTED,
+) -> Clip:
+    """A text encoder on its own, by name."""
+    _refuse_other_types(type, "stable_diffusion")
+    return read_single_clip([(TEXT_ENCODERS.locate(folders, clip_name), clip_name)], folders)
+
+
+@node("DualCLIPLoader", category="advanced/loaders")
+def load_two_clips(
+    clip_name1: TextEncoderName,
+    clip_name2: TextEncoderName,
+    type: Annotated[DualClipType, Field(description=CLIP_TYPES)] = "sdxl",
+    device: Annotated[
+        Literal["default", "cpu"], Field(description="Where they run; all run on one device.")
+    ] = "default",
+    folders: Folders = INJECTED,
+) -> Clip:
+    """Two text encoders that work together, as SDXL's do, in either order."""
+    _refuse_other_types(type, "sdxl")
+    return read_single_clip([(TEXT_ENCODERS.locate(folders, each), each) for each in (clip_name1, clip_name2)], folders)
+
+
+def _refuse_other_types(type: str, known: str) -> None:
+    if type != known:
+        raise ValueError(f"type {type}: text encoders of this family are not supported; expected {known}")

@@ -2,7 +2,8 @@
 
 import difflib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +14,7 @@ from graph.identity import content_identity, digest, encode
 from nodes.embedded import LOOMLET
 from nodes.model_errors import ModelError
 from nodes.safetensors_header import read_header
-from nodes.values import Clip, Model, PreviewMap, Vae, Weights
+from nodes.values import Clip, Model, PreviewMap, Told, Vae, Variant, Weights
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -28,8 +29,18 @@ LAYOUT = (
     "A checkpoint is a folder in diffusers layout: model_index.json beside unet/, vae/, text_encoder/, tokenizer/ "
     "and scheduler/, with the weights as .safetensors."
 )
-ONLY_SD1 = "So far only models of the Stable Diffusion 1.x family can be used."
-PIPELINES = frozenset({"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"})
+ONLY_SD = "Models of the families Stable Diffusion 1, 2 and XL can be used."
+PIPELINES = frozenset(
+    f"StableDiffusion{kind}Pipeline"
+    for kind in ("", "Img2Img", "Inpaint", "InstructPix2Pix", "XL", "XLImg2Img", "XLInpaint", "XLInstructPix2Pix")
+)
+TEXT_PARTS = ("text_encoder", "text_encoder_2")
+SIZE_WIDTH = 256
+"""Numbers that each of SDXL's sizes is told in."""
+TOLD: Mapping[int, Told] = {6: "sizes", 5: "sizes and score"}
+"""By how many numbers a U-Net is told beside the pooled text."""
+OPEN_LAYERS, OPEN_WIDTH = 23, 1024
+"""Stable Diffusion 2's text encoder has 24 layers, of which diffusers keeps those that are used."""
 
 
 class CheckpointSource:
@@ -49,17 +60,33 @@ class CheckpointSource:
         raise _unknown(path, "checkpoint", name, self.names(folders))
 
 
-class VaeSource:
-    """The autoencoders in `models/vae/`."""
+class PartSource:
+    """Parts of models in folders of their own: single files, and folders in diffusers layout.
+
+    Args:
+        kinds: the folders below `models/` that hold them; the first is the one to use.
+    """
+
+    def __init__(self, noun: str, *kinds: str) -> None:
+        self._noun = noun
+        self._kinds = kinds
 
     def names(self, folders: Folders) -> Sequence[str]:
-        return _model_names(folders.models("vae"), "config.json")
+        return sorted({name for kind in self._kinds for name in _model_names(folders.models(kind), "config.json")})
 
     def locate(self, folders: Folders, name: str) -> Path:
-        path = inside(folders.models("vae"), name)
-        if path.exists() and path != folders.models("vae").resolve():
-            return path
-        raise _unknown(path, "VAE", name, self.names(folders))
+        for kind in self._kinds:
+            path = inside(folders.models(kind), name)
+            if path.exists() and path != folders.models(kind).resolve():
+                return path
+        raise _unknown(inside(folders.models(self._kinds[0]), name), self._noun, name, self.names(folders))
+
+
+class VaeSource(PartSource):
+    """The autoencoders in `models/vae/`."""
+
+    def __init__(self) -> None:
+        super().__init__("VAE", "vae")
 
 
 def _unknown(path: Path, kind: str, name: str, names: Sequence[str]) -> ModelError:
@@ -108,14 +135,23 @@ class _Index(_Config):
     unet: tuple[str | None, str | None] = (None, None)
     vae: tuple[str | None, str | None] = (None, None)
     text_encoder: tuple[str | None, str | None] = (None, None)
+    text_encoder_2: tuple[str | None, str | None] = (None, None)
     tokenizer: tuple[str | None, str | None] = (None, None)
+    tokenizer_2: tuple[str | None, str | None] = (None, None)
     scheduler: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def encoders(self) -> list[tuple[str, str]]:
+        """The folders of text encoders, each with that of its tokenizer."""
+        known = {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
+        return [(part, part.replace("text_encoder", "tokenizer")) for part, (_, kind) in known.items() if kind]
 
 
 class _Unet(_Config):
     in_channels: int = 4
     cross_attention_dim: int | list[int] = 1280
     addition_embed_type: str | None = None
+    projection_class_embeddings_input_dim: int | None = None
     class_embed_type: str | None = None
     encoder_hid_dim: int | None = None
 
@@ -123,11 +159,13 @@ class _Unet(_Config):
     def extras(self) -> list[str]:
         """Inputs beside the latent and the text that a network of another family would expect."""
         names = ("addition_embed_type", "class_embed_type", "encoder_hid_dim")
-        return [name for name in names if getattr(self, name) is not None]
+        return [name for name in names if getattr(self, name) not in (None, "text_time")]
 
 
 class _TextEncoder(_Config):
     hidden_size: int = 512
+    projection_dim: int = 512
+    num_hidden_layers: int = 12
     model_type: str = "clip_text_model"
 
 
@@ -168,10 +206,11 @@ def read_checkpoint(folder: Path, name: str) -> tuple[Model, Clip, Vae]:
     index = _read(folder / "model_index.json", _Index, LAYOUT)
     _check_pipeline(folder / "model_index.json", index)
     unet = _read(folder / "unet" / "config.json", _Unet, LAYOUT)
-    text = _read(folder / "text_encoder" / "config.json", _TextEncoder, LAYOUT)
+    texts = [_read(folder / part / "config.json", _TextEncoder, LAYOUT) for part, _ in index.encoders]
     vae = _read(folder / "vae" / "config.json", _Vae, LAYOUT)
-    _check_parts(folder, unet, text, vae)
+    _check_parts(folder, unet, texts, vae)
     schedule = _read(folder / "scheduler" / "scheduler_config.json", _Scheduler, LAYOUT)
+    told = _told(folder, unet, texts[-1])
     model = Model(
         weights=part_weights(folder / "unet", UNET_STEM, name),
         prediction=schedule.prediction_type,
@@ -181,14 +220,57 @@ def read_checkpoint(folder: Path, name: str) -> tuple[Model, Clip, Vae]:
         timesteps=schedule.num_train_timesteps,
         zero_terminal_snr=schedule.rescale_betas_zero_snr,
         latent_scale=vae.scaling_factor,
-        latent_channels=unet.in_channels,
+        latent_channels=vae.latent_channels,
         preview=_preview(folder / "vae" / PREVIEW, vae.latent_channels),
+        variant=_variant(folder, unet, vae),
+        told=told,
     )
-    clip = Clip(
-        weights=part_weights(folder / "text_encoder", TEXT_STEM, name),
-        tokenizer=tokenizer_files(folder / "tokenizer", name),
-    )
+    clips = [
+        _clip(folder, name, part, tokenizer, text, told)
+        for (part, tokenizer), text in zip(index.encoders, texts, strict=True)
+    ]
+    clip = replace(clips[0], second=clips[1]) if len(clips) > 1 else clips[0]
     return model, clip, _vae_reference(folder / "vae", name, vae)
+
+
+def _clip(folder: Path, name: str, part: str, tokenizer: str, text: _TextEncoder, told: Told) -> Clip:
+    """A text encoder as its family uses it."""
+    weights = part_weights(folder / part, TEXT_STEM, name)
+    words = tokenizer_files(folder / tokenizer, name)
+    if told != "nothing":
+        return Clip(weights, words, layer=-2, normed=False, projected=part == TEXT_PARTS[1])
+    if (text.num_hidden_layers, text.hidden_size) == (OPEN_LAYERS, OPEN_WIDTH):
+        return Clip(weights, words, layer=-2, left_out=1)
+    return Clip(weights, words)
+
+
+def _told(folder: Path, unet: _Unet, text: _TextEncoder) -> Told:
+    """What the U-Net is told beside the text: as much as its input has room for behind the pooled state."""
+    if unet.addition_embed_type is None:
+        return "nothing"
+    room = (unet.projection_class_embeddings_input_dim or 0) - text.projection_dim
+    found = TOLD.get(room // SIZE_WIDTH)
+    if found is None or room % SIZE_WIDTH:
+        expected = " or ".join(f"{count} x {SIZE_WIDTH}" for count in TOLD)
+        reason = f"unet/ is told {room} numbers beside the pooled text, not {expected}"
+        raise ModelError(folder, reason, "Take all folders from one checkpoint.")
+    return found
+
+
+def _variant(folder: Path, unet: _Unet, vae: _Vae) -> Variant:
+    known: dict[int, Variant] = {
+        vae.latent_channels: "plain",
+        2 * vae.latent_channels + 1: "inpainting",
+        2 * vae.latent_channels: "pix2pix",
+    }
+    found = known.get(unet.in_channels)
+    if found is None:
+        raise ModelError(
+            folder,
+            f"unet/ takes {unet.in_channels} channels, vae/ makes {vae.latent_channels}",
+            "Take all folders from one checkpoint.",
+        )
+    return found
 
 
 def read_vae(folder: Path, name: str) -> Vae:
@@ -200,7 +282,7 @@ def read_vae(folder: Path, name: str) -> Vae:
 
 def _vae_reference(folder: Path, name: str, config: _Vae) -> Vae:
     if config.class_name != "AutoencoderKL":
-        raise ModelError(folder, f"this is a {config.class_name}, not an AutoencoderKL", ONLY_SD1)
+        raise ModelError(folder, f"this is a {config.class_name}, not an AutoencoderKL", ONLY_SD)
     return Vae(
         weights=part_weights(folder, VAE_STEM, name),
         factor=2 ** (len(config.block_out_channels) - 1),
@@ -226,9 +308,6 @@ def _refuse_file(path: Path, layout: str) -> None:
         raise ModelError(path, "there is no such model", layout)
     if path.suffix.lower() in PICKLES:
         raise ModelError(path, "this is a pickle, which can run any code when it is opened, so it is not read", layout)
-    if path.suffix.lower() == ".safetensors":
-        read_header(path)
-        raise ModelError(path, "single-file checkpoints are not read yet", layout)
     raise ModelError(path, "this is not a model", layout)
 
 
@@ -242,48 +321,43 @@ def _read(path: Path, config: type[C], layout: str) -> C:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ModelError(path, f"{where}: {first['msg']}" if where else first["msg"], ONLY_SD1) from error
+        raise ModelError(path, f"{where}: {first['msg']}" if where else first["msg"], ONLY_SD) from error
 
 
 def _check_pipeline(path: Path, index: _Index) -> None:
     if index.class_name not in PIPELINES:
-        raise ModelError(path, f"this is a {index.class_name}, not a StableDiffusionPipeline", ONLY_SD1)
+        raise ModelError(path, f"this is a {index.class_name}, not a StableDiffusionPipeline", ONLY_SD)
     expected = {
         "unet": (index.unet, "UNet2DConditionModel"),
         "vae": (index.vae, "AutoencoderKL"),
-        "text_encoder": (index.text_encoder, "CLIPTextModel"),
-        "tokenizer": (index.tokenizer, "CLIPTokenizer"),
         "scheduler": (index.scheduler, None),
     }
+    for part, tokenizer in index.encoders or [("text_encoder", "tokenizer")]:
+        expected[part] = (getattr(index, part), "CLIPTextModel")
+        expected[tokenizer] = (getattr(index, tokenizer), "CLIPTokenizer")
     for part, ((_, found), wanted) in expected.items():
         if found is None:
             raise ModelError(path, f"it names no {part}", LAYOUT)
-        if wanted is not None and found.removesuffix("Fast") != wanted:
-            raise ModelError(path, f"its {part} is a {found}, not a {wanted}", ONLY_SD1)
+        if wanted is not None and found.removesuffix("Fast").removesuffix("WithProjection") != wanted:
+            raise ModelError(path, f"its {part} is a {found}, not a {wanted}", ONLY_SD)
         if not (path.parent / part).is_dir():
             raise ModelError(path.parent, f"the folder {part}/ is missing", LAYOUT)
 
 
-def _check_parts(folder: Path, unet: _Unet, text: _TextEncoder, vae: _Vae) -> None:
+def _check_parts(folder: Path, unet: _Unet, texts: Sequence[_TextEncoder], vae: _Vae) -> None:
     """The parts of one checkpoint must fit together."""
     if unet.extras:
-        raise ModelError(folder / "unet", f"the network expects more than latent and text ({unet.extras[0]})", ONLY_SD1)
-    if text.model_type != "clip_text_model":
-        raise ModelError(folder / "text_encoder", f"this is a {text.model_type}, not a clip_text_model", ONLY_SD1)
-    if unet.cross_attention_dim != text.hidden_size:
+        raise ModelError(folder / "unet", f"the network expects more than latent and text ({unet.extras[0]})", ONLY_SD)
+    for text in texts:
+        if text.model_type != "clip_text_model":
+            raise ModelError(folder, f"a text encoder is a {text.model_type}, not a clip_text_model", ONLY_SD)
+    width = sum(text.hidden_size for text in texts)
+    if unet.cross_attention_dim != width:
         raise ModelError(
             folder,
             f"the parts do not belong together: unet/ expects text states of width {unet.cross_attention_dim}, "
-            f"text_encoder/ makes {text.hidden_size}",
+            f"the text encoder makes {width}",
             "Take all folders from one checkpoint.",
-        )
-    if unet.in_channels != vae.latent_channels:
-        raise ModelError(
-            folder,
-            f"unet/ takes {unet.in_channels} channels, vae/ makes {vae.latent_channels}",
-            "Inpainting and other networks with extra input channels are not supported yet."
-            if unet.in_channels > vae.latent_channels
-            else "Take all folders from one checkpoint.",
         )
 
 

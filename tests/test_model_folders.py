@@ -179,10 +179,14 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty": (write(f"unet/{WEIGHTS}", b""), "has 0 bytes"),
     "no safetensors": (write(f"unet/{WEIGHTS}", b"PK\3\4" * 100), "not a safetensors file"),
     "header of text": (write(f"unet/{WEIGHTS}", struct.pack("<Q", 4) + b"oops"), "not a table of tensors"),
-    "SDXL": (change("model_index.json", _class_name="StableDiffusionXLPipeline"), "So far only models of the Stable"),
+    "SD 3": (change("model_index.json", _class_name="StableDiffusion3Pipeline"), "Models of the families Stable"),
     "another network": (change("model_index.json", unet=["diffusers", "DiTModel"]), "its unet is a DiTModel"),
     "no text encoder": (change("model_index.json", text_encoder=[None, None]), "names no text_encoder"),
-    "inpainting": (change("unet/config.json", in_channels=9), "takes 9 channels, vae/ makes 4.* not supported yet"),
+    "channels": (change("unet/config.json", in_channels=5), "takes 5 channels, vae/ makes 4. Take all folders from"),
+    "told too little": (
+        change("unet/config.json", addition_embed_type="text_time", projection_class_embeddings_input_dim=700),
+        "is told 188 numbers beside the pooled text, not 6 x 256 or 5 x 256",
+    ),
     "mixed parts": (another_width, "do not belong together"),
     "flow": (change("scheduler/scheduler_config.json", prediction_type="flow"), "prediction_type: Input should be"),
     "trained betas": (change("scheduler/scheduler_config.json", trained_betas=[0.1]), "trained betas"),
@@ -200,13 +204,10 @@ def test_a_bad_checkpoint_is_refused_in_one_sentence(case: str, checkpoint: Path
     assert str(caught.value.path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_single_files_are_refused_with_the_layout_to_use(made: Path, tmp_path: Path) -> None:
+def test_what_is_no_folder_is_refused_with_the_layout_to_use(tmp_path: Path) -> None:
     (tmp_path / "a.ckpt").touch()
     with pytest.raises(ModelError, match="pickle, which can run any code.*folder in diffusers layout"):
         read_checkpoint(tmp_path / "a.ckpt", "a")
-    shutil.copy(made / "unet" / WEIGHTS, tmp_path / "a.safetensors")
-    with pytest.raises(ModelError, match="single-file checkpoints are not read yet.*folder in diffusers layout"):
-        read_checkpoint(tmp_path / "a.safetensors", "a")
     with pytest.raises(ModelError, match="no such model"):
         read_checkpoint(tmp_path / "b", "b")
 

@@ -1,0 +1,196 @@
+"""Models in one file: references to their parts, from the header alone. Reads no weights and imports no torch."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from graph.folders import Folders
+from graph.identity import content_identity, digest, encode
+from nodes.identification import Family, Identified, Unrecognised, identify
+from nodes.model_errors import ModelError
+from nodes.model_folders import PICKLES
+from nodes.safetensors_header import Header, TensorEntry, read_whole_header
+from nodes.text_layout import text_plan
+from nodes.tokenizer_files import find_tokenizer
+from nodes.unet_layout import unet_plan
+from nodes.vae_layout import vae_plan
+from nodes.values import Clip, Model, Told, Vae, Weights
+from nodes.weight_places import NetworkPlan, NotThisNetwork, shapes_below
+
+log = logging.getLogger("latentloom.models")
+
+LATENT_SCALES: Mapping[Family, float] = {"SD 1": 0.18215, "SD 2": 0.18215, "SDXL": 0.13025, "SDXL refiner": 0.13025}
+TOLD: Mapping[Family, Told] = {"SD 1": "nothing", "SD 2": "nothing", "SDXL": "sizes", "SDXL refiner": "sizes and score"}
+EPSILON_SIZE = "512"
+"""In the name of a Stable Diffusion 2 file: it was trained at this size, and so predicts noise."""
+
+TrainedPrediction = Literal["epsilon", "v_prediction"]
+
+
+def read_single_checkpoint(
+    path: Path, name: str, folders: Folders, prediction: TrainedPrediction | None = None
+) -> tuple[Model, Clip, Vae]:
+    """References to the parts of a checkpoint in one file. Raises ModelError.
+
+    Args:
+        prediction: what its U-Net predicts, where that is known better than from the file.
+    """
+    header, found = _identified(path, "checkpoint")
+    if found.vae is None or not found.texts:
+        raise ModelError(
+            path,
+            f"it is {found} {' and '.join(found.notes)}",
+            "Load its U-Net with UNETLoader, and the rest with VAELoader and CLIPLoader.",
+        )
+    texts = [(prefix, _encoder(path, name, header.entries, prefix)) for prefix in found.texts]
+    clip = _clip(path, [each for _, each in texts], folders, found.family)
+    widths = sum(each.config["hidden_size"] for _, (_, each) in texts)
+    model = _model(path, name, header, found, prediction)
+    wanted = unet_plan(shapes_below(header.entries, found.unet or "")).config["cross_attention_dim"]
+    if wanted != widths:
+        reason = f"its U-Net expects text states of width {wanted}, and its text encoders make {widths}"
+        raise ModelError(path, reason, "Load a text encoder that belongs to it with CLIPLoader.")
+    return model, clip, _vae(path, name, header.entries, found.vae)
+
+
+def read_single_unet(path: Path, name: str) -> Model:
+    """A reference to the U-Net of a file, which may hold more. Raises ModelError."""
+    header, found = _identified(path, "U-Net", "checkpoint")
+    return _model(path, name, header, found, None)
+
+
+def read_single_vae(path: Path, name: str) -> Vae:
+    """A reference to the autoencoder of a file, which may hold more. Raises ModelError."""
+    header, found = _identified(path, "VAE", "checkpoint")
+    if found.vae is None:
+        raise ModelError(path, f"it is {found} {' and '.join(found.notes)}", "Choose another file.")
+    return _vae(path, name, header.entries, found.vae)
+
+
+def read_single_clip(files: Sequence[tuple[Path, str]], folders: Folders) -> Clip:
+    """A reference to one text encoder, or to two that work together, each in a file of its own. Raises ModelError."""
+    encoders: list[tuple[Weights, NetworkPlan]] = []
+    for path, name in files:
+        header, found = _identified(path, "text encoder", "checkpoint")
+        encoders += [_encoder(path, name, header.entries, prefix) for prefix in found.texts]
+    encoders.sort(key=lambda encoder: encoder[1].config["hidden_size"])
+    return _clip(files[0][0], encoders, folders, None)
+
+
+def _identified(path: Path, *kinds: str) -> tuple[Header, Identified]:
+    """The header of a file that is one of some kinds of models. Raises ModelError, which says why it is not."""
+    if path.suffix.lower() in PICKLES:
+        raise ModelError(
+            path,
+            "this is a pickle, which can run any code when it is opened, so it is not read",
+            "Take the .safetensors file of the same model; most offer it.",
+        )
+    header = read_whole_header(path)
+    found = identify(header.entries)
+    if isinstance(found, Unrecognised):
+        raise ModelError(path, f"it is not recognised: {found}", f"See `latentloom models inspect {path}`.")
+    if found.kind not in kinds:
+        raise ModelError(path, f"it is a {found}, not a {' or a '.join(kinds)}", "Move it to the folder of its kind.")
+    return header, found
+
+
+def _reference(path: Path, name: str, prefix: str) -> Weights:
+    try:
+        identity = digest(b"file", encode([content_identity(path), prefix])).hex()
+    except OSError as error:
+        raise ModelError(path, f"the file cannot be read ({error.strerror or error})") from error
+    return Weights(path, identity, name, prefix)
+
+
+def _model(path: Path, name: str, header: Header, found: Identified, prediction: TrainedPrediction | None) -> Model:
+    assert found.family is not None and found.unet is not None  # every U-Net has both
+    chosen = prediction or _prediction(path, header, found)
+    return Model(
+        weights=_reference(path, name, found.unet),
+        prediction=chosen,
+        zero_terminal_snr="ztsnr" in header.entries,
+        latent_scale=LATENT_SCALES[found.family],
+        variant=found.variant,
+        told=TOLD[found.family],
+    )
+
+
+def _prediction(path: Path, header: Header, found: Identified) -> TrainedPrediction:
+    """What a U-Net predicts: by what its maker wrote; else Stable Diffusion 2 predicts v, all others noise.
+
+    Shapes do not tell. Of Stable Diffusion 2 the networks for 768 pixels and most that were made from them predict v;
+    those for 512 pixels and for inpainting predict noise.
+    """
+    stated = header.metadata.get("modelspec.prediction_type") or header.metadata.get("modelspec.predict_key")
+    if stated is not None:
+        return "v_prediction" if stated.startswith("v") else "epsilon"
+    if "v_pred" in header.entries:
+        return "v_prediction"
+    if found.family != "SD 2" or found.variant != "plain" or EPSILON_SIZE in path.name:
+        return "epsilon"
+    log.info("%s does not say what it predicts: taken for v; ModelSamplingDiscrete says otherwise", path.name)
+    return "v_prediction"
+
+
+def _encoder(path: Path, name: str, entries: Mapping[str, TensorEntry], prefix: str) -> tuple[Weights, NetworkPlan]:
+    try:
+        return _reference(path, name, prefix), text_plan(shapes_below(entries, prefix))
+    except NotThisNetwork as error:
+        raise ModelError(path, f"its text encoder cannot be used: {error}") from error
+
+
+def _clip(path: Path, encoders: Sequence[tuple[Weights, NetworkPlan]], folders: Folders, family: Family | None) -> Clip:
+    """Text encoders as the family uses them; without one, as those of their widths are used."""
+    tokenizer = find_tokenizer(path, folders)
+    configs = [plan.config for _, plan in encoders]
+    kind = family or _family(configs)
+    clips = [
+        text_reference(weights, tokenizer, kind, by_openai=config["hidden_act"] == "quick_gelu")
+        for (weights, _), config in zip(encoders, configs, strict=True)
+    ]
+    return together(path, clips)
+
+
+def _family(configs: Sequence[Mapping[str, Any]]) -> Family:
+    if len(configs) > 1:
+        return "SDXL"
+    if configs[0]["hidden_act"] == "quick_gelu":
+        return "SD 1"
+    return "SD 2" if configs[0]["hidden_size"] <= 1024 else "SDXL refiner"
+
+
+def text_reference(weights: Weights, tokenizer: Weights, family: Family, *, by_openai: bool) -> Clip:
+    """A text encoder as a family uses it: which layer, with the final norm or not, and what fills up a chunk."""
+    pad = None if by_openai else 0
+    match family:
+        case "SD 1":
+            return Clip(weights, tokenizer, pad=pad)
+        case "SD 2":
+            return Clip(weights, tokenizer, layer=-2, pad=pad)
+        case "SDXL" | "SDXL refiner":
+            return Clip(weights, tokenizer, layer=-2, normed=False, pad=pad, projected=not by_openai)
+
+
+def together(path: Path, clips: Sequence[Clip]) -> Clip:
+    """One or two text encoders as one value. Raises ModelError for another number."""
+    match clips:
+        case [only]:
+            return only
+        case [first, second]:
+            return replace(first, second=second)
+        case _:
+            raise ModelError(path, f"there are {len(clips)} text encoders", "One or two can be used.")
+
+
+def _vae(path: Path, name: str, entries: Mapping[str, TensorEntry], prefix: str) -> Vae:
+    try:
+        config = vae_plan(shapes_below(entries, prefix)).config
+    except NotThisNetwork as error:
+        raise ModelError(path, f"its VAE cannot be used: {error}") from error
+    return Vae(
+        weights=_reference(path, name, prefix),
+        factor=2 ** (len(config["block_out_channels"]) - 1),
+        latent_channels=config["latent_channels"],
+    )
