@@ -1,10 +1,15 @@
 """Sampling put together from its parts: a guider, a sampler, noise levels and noise, each a node of its own."""
 
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+from pydantic import Field
+
+from graph.literals import Widget
 from graph.node import Known, composite, node
 from nodes.sampling import Cfg, Seed, denoised, disable_noise, end, random_noise, sample
-from nodes.values import Conditioning, Guider, Latent, Model, Noise, SamplerChoice, SamplerState, Sigmas
+from nodes.values import Conditioning, Guider, Latent, Model, Noise, SamplerChoice, SamplerState, Sigmas, ThirdPrompt
+
+CFG = Widget(step=0.1, round=0.01)
 
 
 @node("BasicGuider", category="sampling/custom_sampling/guiders")
@@ -19,6 +24,54 @@ def cfg_guider(model: Model, positive: Conditioning, negative: Conditioning, cfg
     return Guider(model, positive, negative, cfg)
 
 
+@node("DualCFGGuider", category="sampling/custom_sampling/guiders")
+def dual_cfg_guider(
+    model: Model,
+    cond1: Conditioning,
+    cond2: Conditioning,
+    negative: Conditioning,
+    cfg_conds: Annotated[
+        float, Field(ge=0, le=100, description="How strongly the picture follows cond1, seen from cond2."), CFG
+    ] = 8.0,
+    cfg_cond2_negative: Annotated[
+        float, Field(ge=0, le=100, description="How strongly it follows cond2 (nested: both), seen from negative."), CFG
+    ] = 8.0,
+    style: Annotated[
+        Literal["regular", "nested"],
+        Field(description="regular: both guidances added up; nested: the second one applied to what the first gives."),
+    ] = "regular",
+) -> Guider:
+    """Two guidances in a row, as for editing a picture by an instruction (InstructPix2Pix, Brooks et al. 2023)."""
+    third = ThirdPrompt(cond2, "nested" if style == "nested" else "dual", cfg_cond2_negative)
+    return Guider(model, cond1, negative, cfg_conds, third)
+
+
+@node("PerpNegGuider", category="_for_testing")
+def perp_neg_guider(
+    model: Model,
+    positive: Conditioning,
+    negative: Conditioning,
+    empty_conditioning: Conditioning,
+    cfg: Cfg = 8.0,
+    neg_scale: Annotated[
+        float, Field(ge=0, le=100, description="How strongly the negative prompt counts."), Widget(step=0.01)
+    ] = 1.0,
+) -> Guider:
+    """Away from the negative prompt only as far as it does not contradict the positive one (Armandpour et al. 2023)."""
+    return Guider(model, positive, negative, cfg, ThirdPrompt(empty_conditioning, "perp_neg", neg_scale))
+
+
+@node("AddNoise", category="_for_testing/custom_sampling/noise")
+def add_noise(model: Model, noise: Noise, sigmas: Sigmas, latent_image: Latent) -> Latent:
+    """Add the noise that lies between the first and the last level; without levels, none."""
+    from nodes import trajectory
+
+    if not sigmas.values:
+        return latent_image
+    first, *_, last = (*sigmas.values[:1], 0.0) if len(sigmas.values) == 1 else sigmas.values
+    return trajectory.diffuse(model, noise, abs(first - last), latent_image, preserve_variance=False)
+
+
 class GuiderParts(NamedTuple):
     model: Model
     positive: Conditioning
@@ -29,6 +82,14 @@ class GuiderParts(NamedTuple):
 def guider_parts(guider: Guider) -> GuiderParts:
     """What a guider was made of; without a negative prompt, no prompts stand for it."""
     return GuiderParts(guider.model, guider.positive, guider.negative or Conditioning(()))
+
+
+@node("GuiderThirdPrompt", category="sampling/stages")
+def guider_third(guider: Guider) -> ThirdPrompt:
+    """The third prompt of a guider that has one. Raises ValueError for others."""
+    if guider.third is None:
+        raise ValueError("this guider has no third prompt; only DualCFGGuider and PerpNegGuider make one")
+    return guider.third
 
 
 class CustomSample(NamedTuple):
@@ -73,7 +134,10 @@ def sampler_custom_advanced(
         return CustomSample(latent_image, latent_image)
     model, positive, negative = guider_parts(guider=guider)
     cfg, unwanted = guider.cfg, None if guider.negative is None else negative
-    state = sample(model, noise, noise.seed, sampler, sigmas, cfg, positive, unwanted, latent_image, guider.model)
+    third = None if guider.third is None else guider_third(guider=guider)
+    state = sample(
+        model, noise, noise.seed, sampler, sigmas, cfg, positive, unwanted, latent_image, guider.model, third
+    )
     return _finished(model, state, latent_image)
 
 

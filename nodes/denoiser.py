@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -14,13 +14,15 @@ from torch import Tensor
 from nodes.maths.continuous_sampling import ContinuousSampling
 from nodes.maths.flow_sampling import FlowSampling
 from nodes.maths.guidance import guide, needs_uncond
+from nodes.maths.guidance_rules import perpendicular
 from nodes.maths.model_sampling import DiscreteSampling, Latents, ModelSampling, NoiseLevels
 from nodes.maths.regions import Region, Weight, around, clipped, feathered, from_shares, mixed, resized, whole
 from nodes.maths.samplers import Guided
 from nodes.models import DenoiseNetwork, ModelPool
 from nodes.rules import Evaluation, GuidanceRule, Memory, Side
-from nodes.values import Area, Conditioning, ContinuousLevels, FlowLevels, Model, Prompt
+from nodes.values import Area, Conditioning, ContinuousLevels, FlowLevels, Model, Prompt, ThirdPrompt
 
+_Side = Side | Literal["third"]
 LONGEST_REPEAT = 4
 """Prompts of different length are repeated to a common one, at most this many times, to share a pass."""
 
@@ -58,11 +60,13 @@ def guided_denoiser(
     batch: int,
     uncond: bool = False,
     memory: MutableMapping[GuidanceRule, Memory] | None = None,
+    third: ThirdPrompt | None = None,
 ) -> Guided:
     """Maps (x, sigma) to the denoised latent under classifier-free guidance, for `batch` latents at a time.
 
     What shares a pass depends on the prompts alone, never on free memory, so that a picture does not either. The
-    model's rules of guidance are applied in the reference's order: before guidance, the formula, after it.
+    model's rules of guidance are applied in the reference's order: before guidance, the formula, after it. A third
+    prompt leaves out those before.
 
     Args:
         uncond: whether the prediction under the negative prompt is wanted even where guidance does not need it. Without
@@ -72,17 +76,16 @@ def guided_denoiser(
     sampling = sampling_of(model)
     rules = model.guidance
     network = pool.denoise_network(model)
-    uncond = uncond or needs_uncond(cfg) or any(rule.needs_uncond for rule in rules)
-    prompts: dict[Side, Conditioning] = {"cond": positive}
-    if negative is not None and uncond:
-        prompts["uncond"] = negative
-    plans: dict[torch.Size, dict[Side, list[_Placed]]] = {}
+    scale = third.scale if third and third.style == "dual" else cfg
+    uncond = uncond or needs_uncond(scale) or any(rule.needs_uncond for rule in rules)
+    prompts = _sides(positive, negative, third, uncond)
+    plans: dict[torch.Size, dict[_Side, list[_Placed]]] = {}
     remembered: MutableMapping[GuidanceRule, Memory] = {} if memory is None else memory
 
-    def predict(sides: Collection[Side], x: Latents, sigma: float) -> dict[Side, Latents]:
+    def predict(sides: Collection[_Side], x: Latents, sigma: float) -> dict[_Side, Latents]:
         if x.shape not in plans:
             plans[x.shape] = _plan(prompts, x.shape, batch, sampling, pool.device)
-        placed: dict[Side, list[_Placed]] = {
+        placed: dict[_Side, list[_Placed]] = {
             side: [part for part in plans[x.shape][side] if part.counts_at(sigma)] for side in sides
         }
         parts = [part for side in placed.values() for part in side]
@@ -94,13 +97,32 @@ def guided_denoiser(
             return predict([side], latent, sigma)[side]
 
         predictions = predict(prompts, x, sigma)
-        found = Evaluation(x, sigma, cfg, predictions["cond"], predictions.get("uncond"), ask, remembered)
-        for rule in rules:
-            found = rule.before(found)
-        guided = _guided(rules, found)
+        found = Evaluation(x, sigma, scale, predictions["cond"], predictions.get("uncond"), ask, remembered)
+        if third is None:
+            for rule in rules:
+                found = rule.before(found)
+            guided = _guided(rules, found)
+        else:
+            guided = _guided_by_three(rules, found, predictions["third"], cfg, third)
         return guided, guided if found.uncond is None else found.uncond
 
     return Guided(denoise)
+
+
+def _sides(
+    positive: Conditioning, negative: Conditioning | None, third: ThirdPrompt | None, uncond: bool
+) -> dict[_Side, Conditioning]:
+    """Which prompts are guided to, which away from, and which are left: those that the formula of the third needs."""
+    match third and third.style:
+        case "nested" if third and negative:
+            return {"cond": positive, "uncond": third.conditioning, "third": negative}
+        case "perp_neg" if third and negative:
+            return {"cond": positive, "uncond": negative, "third": third.conditioning}
+        case _:
+            cond: dict[_Side, Conditioning] = {"cond": third.conditioning if third else positive}
+            away: dict[_Side, Conditioning] = {"uncond": negative} if negative and uncond else {}
+            left: dict[_Side, Conditioning] = {"third": positive} if third else {}
+            return cond | away | left
 
 
 def _guided(rules: Sequence[GuidanceRule], found: Evaluation) -> Latents:
@@ -110,6 +132,24 @@ def _guided(rules: Sequence[GuidanceRule], found: Evaluation) -> Latents:
         formulas = (rule.combine(found, uncond) for rule in reversed(rules))
         by_rule = next((formula for formula in formulas if formula is not None), None)
         guided = guide(found.cond, uncond, found.scale) if by_rule is None else by_rule
+    return _afterwards(rules, found, guided)
+
+
+def _guided_by_three(
+    rules: Sequence[GuidanceRule], found: Evaluation, other: Latents, cfg: float, third: ThirdPrompt
+) -> Latents:
+    """As the third prompt says; `other` is the prediction of `_sides`' third side."""
+    match third.style:
+        case "dual":
+            return _guided(rules, found) + (other - found.cond) * cfg
+        case "nested":
+            return guide(_guided(rules, found), other, third.scale)
+        case "perp_neg":
+            uncond = other if found.uncond is None else found.uncond
+            return _afterwards(rules, found, perpendicular(found.cond, uncond, other, cfg, third.scale))
+
+
+def _afterwards(rules: Sequence[GuidanceRule], found: Evaluation, guided: Latents) -> Latents:
     for rule in rules:
         guided = rule.after(found, guided)
     return guided
@@ -131,14 +171,14 @@ class _Placed:
 
 
 def _plan(
-    prompts: Mapping[Side, Conditioning],
+    prompts: Mapping[_Side, Conditioning],
     shape: Sequence[int],
     batch: int,
     sampling: ModelSampling,
     device: torch.device,
-) -> dict[Side, list[_Placed]]:
+) -> dict[_Side, list[_Placed]]:
     """Where and when the prompts of each side count in latents of a shape [batch, channels, height, width]."""
-    plan: dict[Side, list[_Placed]] = {
+    plan: dict[_Side, list[_Placed]] = {
         side: [
             placed
             for prompt in conditioning.prompts

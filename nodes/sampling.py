@@ -11,7 +11,7 @@ from graph.values import INJECTED
 from nodes.models import ModelPool
 from nodes.previews import preview_latent
 from nodes.schedules import Denoise, SchedulerName, Sigma, StepIndex, Steps, level, lowest_level
-from nodes.values import Conditioning, Latent, Model, Noise, SamplerChoice, SamplerState, Sigmas
+from nodes.values import Conditioning, Latent, Model, Noise, SamplerChoice, SamplerState, Sigmas, ThirdPrompt
 
 # The names stand here as types, so that listing them needs no torch; a test holds them against the tables.
 SamplerName = Literal[
@@ -147,6 +147,7 @@ def step_between(
         tuple[float, ...] | None,
         Field(description="Noise levels after the next one, for samplers that look at them; none for all others."),
     ] = None,
+    third: ThirdPrompt | None = None,
     models: ModelPool = INJECTED,
     preview: Preview = INJECTED,
 ) -> SamplerState:
@@ -154,7 +155,7 @@ def step_between(
     from nodes import trajectory
 
     after = trajectory.step(
-        models, model, positive, negative, cfg, state, sigma, sigma_next, noise, latent_image, ahead
+        models, model, positive, negative, cfg, state, sigma, sigma_next, noise, latent_image, ahead, third
     )
     denoised = after.denoised
     if denoised is not None:
@@ -285,6 +286,7 @@ def sample(
     negative: Conditioning | None,
     latent_image: Latent,
     known: Model,
+    third: ThirdPrompt | None = None,
 ) -> SamplerState:
     """The start and every step, for composites to call. Raises ValueError without any noise level.
 
@@ -294,7 +296,7 @@ def sample(
     """
     state = _start(model, noise, seed, sampler, sigmas, latent_image, known)
     for index in range(len(sigmas.values) - 1):
-        state = _step(model, state, sampler, sigmas, index, cfg, positive, negative, noise, latent_image, known)
+        state = _step(model, state, sampler, sigmas, index, cfg, positive, negative, noise, latent_image, known, third)
     return state
 
 
@@ -343,6 +345,7 @@ def _step(
     noise: Noise | None,
     latent_image: Latent | None,
     known: Model,
+    third: ThirdPrompt | None = None,
 ) -> SamplerState:
     """A step that is given no more of its surroundings than its sampler looks at."""
     from nodes.maths.samplers import SAMPLERS, lookahead
@@ -354,7 +357,7 @@ def _step(
     return step_between(
         model=model,
         positive=positive,
-        negative=negative if cfg != 1.0 or uncond else None,
+        negative=negative if cfg != 1.0 or uncond or third else None,
         state=state,
         sigma=sigmas.values[index],
         sigma_next=sigmas.values[index + 1],
@@ -362,4 +365,5 @@ def _step(
         noise=noise,
         latent_image=latent_image,
         ahead=later[:seen] if seen else None,
+        third=third,
     )

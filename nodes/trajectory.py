@@ -11,7 +11,7 @@ from nodes.maths import guidance
 from nodes.maths.noise import BrownianNoise, SequentialNoise, initial_noise
 from nodes.maths.samplers import SAMPLERS, NoiseSource, State, advance
 from nodes.models import ModelPool
-from nodes.values import Conditioning, Latent, Model, Noise, Origin, SamplerState
+from nodes.values import Conditioning, Latent, Model, Noise, Origin, SamplerState, ThirdPrompt
 
 Settings = Sequence[tuple[str, float]]
 
@@ -95,6 +95,7 @@ def step(
     noise: Noise | None,
     latent: Latent | None,
     ahead: Sequence[float] | None = None,
+    third: ThirdPrompt | None = None,
 ) -> SamplerState:
     """One step of the state's own sampler.
 
@@ -117,7 +118,7 @@ def step(
             "them; connect the sampler to the step too"
         )
     memory = {earlier.rule: earlier for earlier in state.memory}
-    denoise = guided_denoiser(models, model, positive, negative, cfg, len(state.x), spec.uncond, memory)
+    denoise = guided_denoiser(models, model, positive, negative, cfg, len(state.x), spec.uncond, memory, third)
     if latent is not None and latent.noise_mask is not None:
         mask = guidance.prepare_mask(latent.noise_mask, state.x.shape).to(device)
         origin = _origin(state, noise, latent)

@@ -262,6 +262,21 @@ class Sigmas(Value, kind="SIGMAS"):
 
 
 @dataclass(frozen=True, slots=True)
+class ThirdPrompt(Value, kind="THIRD_PROMPT"):
+    """A prompt beside the positive and the negative one, and how the three make one prediction.
+
+    `dual`: guided by `scale` from the negative prompt to this one, and by cfg from this to the positive one. `nested`:
+    guided by cfg from this to the positive one, and by `scale` from the negative one to that. `perp_neg`: this one is
+    empty; what the negative one adds to it counts `scale`-fold, as far as it is perpendicular to what the positive one
+    does.
+    """
+
+    conditioning: Conditioning
+    style: Literal["dual", "nested", "perp_neg"]
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
 class Guider(Value, kind="GUIDER"):
     """What steers a sampler: a model, its prompts, and how strongly it follows them (1 needs no negative prompt)."""
 
@@ -269,6 +284,7 @@ class Guider(Value, kind="GUIDER"):
     positive: Conditioning
     negative: Conditioning | None = None
     cfg: float = 1.0
+    third: ThirdPrompt | None = None
 
 
 @dataclass(frozen=True, slots=True)

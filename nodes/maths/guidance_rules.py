@@ -84,6 +84,16 @@ def projected(
     return uncond + (difference - parallel) + eta * parallel + (cond - uncond) / scale
 
 
+def perpendicular(cond: Latents, uncond: Latents, empty: Latents, scale: float, negative_scale: float) -> Latents:
+    """Guided from E, the empty prompt's prediction, by what C adds to it without what U adds across that.
+
+    Armandpour et al. (2023).
+    """
+    wanted, unwanted = cond - empty, uncond - empty
+    across = unwanted - _dot(unwanted, wanted) / _dot(wanted, wanted).clamp(min=1e-30) * wanted
+    return empty + scale * (wanted - negative_scale * across)
+
+
 def noise_scaled(x: Latents, guided: Latents, factor: float) -> Latents:
     """The noise in x taken for `factor` times smaller than predicted, Ning et al. (2024)."""
     return x - (x - guided) / factor
