@@ -162,10 +162,14 @@ class ActiveRun:
     def keep(self, task: Task, outcome: Outcome) -> None:
         """Put what came of a step into the store."""
         key, name = task.key, task.step.node.name
+        sources = [self._tasks.get(source) for source, _ in task.step.links.values()]
+        seconds = outcome.seconds + sum(source.debt for source in sources if source is not None)
+        if seconds < self.store.least_seconds:
+            task.debt = seconds
         if key is not None:
-            self.store.put(key, outcome.outputs, class_name=name, seconds=outcome.seconds)
+            self.store.put(key, outcome.outputs, class_name=name, seconds=seconds)
             if outcome.contents is not None:
-                self.store.put(origins_key(key), outcome.contents, class_name=name, seconds=outcome.seconds)
+                self.store.put(origins_key(key), outcome.contents, class_name=name, seconds=seconds)
 
     def complete(self, task: Task, outcome: Outcome) -> list[Task]:
         """Take in what came of a step. Returns the steps that are ready by that."""

@@ -35,6 +35,8 @@ class DiskStore:
     disk does: an entry that is damaged is dropped, a disk that refuses is warned of once.
     """
 
+    least_seconds = 0.0
+
     def __init__(self, folder: Path, max_bytes: int, codec: Codec) -> None:
         self.folder = StoreFolder(folder)
         self._codec = codec

@@ -22,6 +22,11 @@ class Claim(Protocol):
 class Store(Protocol):
     """Where results are kept by key."""
 
+    @property
+    def least_seconds(self) -> float:
+        """What is made again in less time than this is not kept for other processes."""
+        ...
+
     def __contains__(self, key: Key) -> bool:
         """Whether there is something under the key; a look that does not count as a use."""
         ...
@@ -35,7 +40,7 @@ class Store(Protocol):
 
         Args:
             class_name: of the node that made them.
-            seconds: how long it took, which is what keeping them saves.
+            seconds: how long it would take to make them again, which is what keeping them saves.
         """
         ...
 
@@ -74,6 +79,8 @@ FREE = FreeClaim()
 
 class MemoryStore:
     """Results in memory, at most `max_bytes` of them. Safe to use from several threads."""
+
+    least_seconds = 0.0
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes

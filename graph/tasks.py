@@ -94,6 +94,8 @@ class Task:
     """Whether its run goes on without it, though its node has not returned."""
     made: "Outcome | None" = None
     """What came of it where another run made it."""
+    debt: float = 0.0
+    """Seconds it would take to make it again in another process, with all it needs that is not kept either."""
 
 
 @dataclass(frozen=True, slots=True)

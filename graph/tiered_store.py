@@ -18,7 +18,12 @@ class Lookups:
 
 
 class TieredStore:
-    """What is asked for again comes from memory; what memory has let go, or another process made, from the disk."""
+    """What is asked for again comes from memory; what memory has let go, or another process made, from the disk.
+
+    What is made again as fast as it would be read stays in memory alone.
+    """
+
+    least_seconds = 0.001
 
     def __init__(self, memory: MemoryStore, disk: DiskStore) -> None:
         self.memory = memory
@@ -48,7 +53,8 @@ class TieredStore:
 
     def put(self, key: Key, outputs: Outputs, *, class_name: str = "", seconds: float = 0.0) -> None:
         self.memory.put(key, outputs)
-        self.disk.put(key, outputs, class_name=class_name, seconds=seconds)
+        if seconds >= self.least_seconds:
+            self.disk.put(key, outputs, class_name=class_name, seconds=seconds)
 
     def claim(self, key: Key) -> Claim | None:
         return self.disk.claim(key)

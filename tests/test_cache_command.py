@@ -108,7 +108,10 @@ def test_the_cache_command_imports_no_torch(tmp_path: Path):
 
 WORKFLOW = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "house.png"}},
-    "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+    "2": {
+        "class_type": "ImageScale",
+        "inputs": {"image": ["1", 0], "upscale_method": "lanczos", "width": 2048, "height": 2048, "crop": "disabled"},
+    },
     "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0]}},
 }
 

@@ -239,7 +239,7 @@ def test_a_place_that_cannot_be_written_is_warned_of_once(
     memory = MemoryStore(PLENTY)
     store = TieredStore(memory, opened(tmp_path))
     for at in range(3):
-        store.put(key(at), (at,))
+        store.put(key(at), (at,), seconds=1)
         store.flush()
     assert len(warnings(caplog)) == 1
     assert store.get(key(1)) == (1,)

@@ -340,12 +340,21 @@ def test_memory_stands_in_front_of_the_disk(tmp_path: Path):
     assert store.get(key("c")) is None
 
 
+def test_what_is_made_again_at_once_stays_in_memory(tmp_path: Path):
+    store = TieredStore(MemoryStore(PLENTY), opened(tmp_path))
+    store.put(key("quick"), ("quick",), seconds=store.least_seconds / 2)
+    store.put(key("slow"), ("slow",), seconds=store.least_seconds)
+    store.flush()
+    assert store.get(key("quick")) == ("quick",)
+    assert [has(opened(tmp_path), name) for name in ("quick", "slow")] == [False, True]
+
+
 def test_what_memory_lets_go_the_disk_still_has(tmp_path: Path):
     import torch
 
     store = TieredStore(MemoryStore(0), opened(tmp_path))
     for at in range(10):
-        store.put(key(at), picture(at))
+        store.put(key(at), picture(at), seconds=1)
     for at in range(10):
         found: Any = store.get(key(at))
         assert torch.equal(found[0].pixels, picture(at)[0].pixels)

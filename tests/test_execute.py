@@ -13,9 +13,10 @@ from graph.errors import Cancelled, NodeError, RunFailed
 from graph.events import NodeFailed, NodeFinished, NodeProgressed, NodeStarted, RunFinished, RunStarted
 from graph.execute import run
 from graph.folders import Folders
+from graph.keys import Key
 from graph.node import node
 from graph.resolve import Step
-from graph.store import MemoryStore
+from graph.store import MemoryStore, Outputs
 from graph.values import INJECTED, Service, Value
 from tests.toys import NOWHERE, Loom, Note, Pair, Yarn, graph_of, use
 
@@ -420,3 +421,24 @@ def test_failures_describe_themselves():
     error = NodeError("3", "Spin", None, ValueError())
     assert str(error) == "node 3 (Spin) failed: ValueError"
     assert str(RunFailed((error, error))) == f"{error}\n{error}"
+
+
+def test_what_is_made_quickly_from_what_was_made_quickly_is_kept_once_that_adds_up():
+    kept: dict[str, float] = {}
+
+    class Choosy(MemoryStore):
+        least_seconds = 0.1
+
+        def put(self, key: Key, outputs: Outputs, *, class_name: str = "", seconds: float = 0.0) -> None:
+            if seconds >= self.least_seconds:
+                kept[str(outputs[0])] = seconds
+            super().put(key, outputs, class_name=class_name, seconds=seconds)
+
+    @node("Slowly")
+    def slowly(yarn: Yarn | None = None, number: int = 0) -> Yarn:
+        time.sleep(0.005)
+        return Yarn(str(number))
+
+    document = {"0": use("Slowly")} | {str(at): use("Slowly", number=at, yarn=[str(at - 1), 0]) for at in range(1, 40)}
+    Loom(Choosy(1 << 20), extra=[slowly]).run(document, ["39"]).checked()
+    assert 1 <= len(kept) <= 20  # of forty: each stands for those before it
