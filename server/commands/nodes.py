@@ -24,9 +24,16 @@ Examples:
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print ComfyUI's object_info entries.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the node's inputs.")
+@click.option("--reference", is_flag=True, help="Print which of ComfyUI's nodes are here, as a Markdown table.")
 @click.pass_obj
-def nodes(settings: Settings, name: str | None, as_json: bool, schema: bool) -> None:
+def nodes(settings: Settings, name: str | None, as_json: bool, schema: bool, reference: bool) -> None:
     """List all nodes, or show what the node NAME takes and gives."""
+    if reference:
+        from nodes.engine import built_in
+        from nodes.reference import table
+
+        click.echo(table(built_in()), nl=False)
+        return
     from graph.describe import node_info, node_schema, object_info
     from graph.problems import nearest
 
