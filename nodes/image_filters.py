@@ -64,7 +64,9 @@ def sharpen_image(
     image: Image,
     sharpen_radius: Radius = 1,
     sigma: Annotated[float, Field(ge=0.1, le=10, description=InRadii), Widget(step=0.01)] = 1.0,
-    alpha: Annotated[float, Field(ge=0, le=5, description="A tenth of the strength; 0 changes nothing.")] = 1.0,
+    alpha: Annotated[
+        float, Field(ge=0, le=5, description="A tenth of the strength; 0 changes nothing."), Widget(step=0.01)
+    ] = 1.0,
 ) -> Image:
     """Add again, and stronger, what a blur would take away."""
     from nodes.maths.filters import sharpen

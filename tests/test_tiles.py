@@ -1,4 +1,4 @@
-"""Tiles: against the whole, for functions of a pixel, convolutions, changes of size, and a real autoencoder."""
+"""Tiles: against the whole, for functions of a pixel, convolutions, changes of size, and the nodes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +13,11 @@ from torch import Tensor
 from graph.builder import WorkflowBuilder
 from graph.catalogue import Catalogue
 from graph.node import node
-from nodes import checkpoints, latents, tiled_vae
+from nodes import latents, tiled_vae
 from nodes.maths.tiles import in_three_tilings, in_tiles, tiles
 from nodes.models import ModelPool
 from nodes.values import Vae, Weights
 from tests.running import Bench, any_image, any_latent
-from tests.tiny_models import write_vae
 
 
 def planes(height: int, width: int, batch: int = 1) -> Tensor:
@@ -101,7 +100,7 @@ def any_vae(channels: int = 4) -> Vae:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    bench = Bench.below(tmp_path, checkpoints, latents, tiled_vae)
+    bench = Bench.below(tmp_path, latents, tiled_vae)
     return replace(bench, catalogue=bench.catalogue | Catalogue([any_vae]), services={ModelPool: BlockVae()})
 
 
@@ -121,16 +120,6 @@ def test_each_tile_is_told(bench: Bench):
     with WorkflowBuilder() as workflow:
         tiled_vae.decode_tiled(any_latent(16, 16), any_vae(), 64, 0)
     assert bench.run_last(workflow).progress == [(done, 12) for done in range(1, 13)]
-
-
-def test_a_real_autoencoder_gives_the_same_where_nothing_is_cut(bench: Bench):
-    write_vae(bench.folders.models("vae") / "tiny")
-    bench.services[ModelPool] = ModelPool("fp32")
-    with WorkflowBuilder() as workflow:
-        tiled_vae.decode_tiled(any_latent(4, 4), checkpoints.load_vae("tiny"), tile_size=64)
-    with WorkflowBuilder() as plain:
-        latents.decode(any_latent(4, 4), checkpoints.load_vae("tiny"))
-    torch.testing.assert_close(bench.last(workflow).pixels, bench.last(plain).pixels)
 
 
 def test_latents_of_another_kind_are_refused_tiled_too(bench: Bench):
