@@ -122,12 +122,16 @@ def start_at(
     lowest_sigma: Annotated[Sigma, Field(description="The last level above 0, where a Brownian path ends.")] = 0.0,
     settings: Annotated[Settings, Field(description="What differs from the sampler's usual settings, by name.")] = (),
     told: Annotated[Settings, Field(description="What it has to know of the model and the whole schedule.")] = (),
+    ends: Annotated[
+        tuple[float, float] | None,
+        Field(description="The ends of the whole schedule, where a noise mask goes by them; none otherwise."),
+    ] = None,
 ) -> SamplerState:
     """The state before the first step: the latent under the noise of one level."""
     from nodes import trajectory
 
     return trajectory.start(
-        model, noise, latent_image, sampler_name, sigma, seed, max_denoise, lowest_sigma, settings, told
+        model, noise, latent_image, sampler_name, sigma, seed, max_denoise, lowest_sigma, settings, told, ends
     )
 
 
@@ -317,6 +321,7 @@ def _start(
     if not sigmas.values:
         raise ValueError("there are no noise levels to start from; with denoise 0 there is nothing to sample")
     sampling = sampling_of(known)
+    whole = (*sigmas.values, *sigmas.ahead)
     brownian = SAMPLERS[sampler.name].noise == "brownian"
     return start_at(
         model=model,
@@ -329,7 +334,8 @@ def _start(
         # Few samplers look at the far end of a schedule: for all others the start does not depend on it.
         lowest_sigma=lowest_level(sigmas) if brownian else 0.0,
         settings=sampler.settings,
-        told=settings_for(sampler.name, sampling, (*sigmas.values, *sigmas.ahead)),
+        told=settings_for(sampler.name, sampling, whole),
+        ends=None if known.differential is None else (whole[0], whole[-1]),
     )
 
 

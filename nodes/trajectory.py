@@ -51,6 +51,7 @@ def start(
     lowest_sigma: float,
     settings: Settings = (),
     told: Settings = (),
+    ends: tuple[float, float] | None = None,
 ) -> SamplerState:
     """The state at the first noise level; an unfinished latent of the same sampler goes on exactly where it was.
 
@@ -59,6 +60,7 @@ def start(
     Args:
         settings: what differs from the sampler's usual settings, by name.
         told: what it has to know of the model and the whole schedule.
+        ends: the first and the last level of the whole schedule, where a noise mask goes by them.
     """
     unfinished = latent.unfinished
     if (
@@ -80,6 +82,7 @@ def start(
         origin=origin,
         settings=tuple(settings),
         told=tuple(told),
+        ends=ends,
     )
 
 
@@ -124,7 +127,8 @@ def step(
         origin = _origin(state, noise, latent)
         kept = replace(latent, samples=origin.samples)
         kept_noise = _mask_noise(state, origin.noise, kept).to(device)
-        denoise = guidance.keep_area(denoise, mask, kept_noise, _scaled(model, kept).to(device), sampling_of(model))
+        mask_at = _mask_by_time(model, state, mask)
+        denoise = guidance.keep_area(denoise, mask_at, kept_noise, _scaled(model, kept).to(device), sampling_of(model))
     history = tuple(earlier.to(device) for earlier in state.history)
     settings = (*state.told, *state.settings)
     before = State(state.x.to(device), history, state.sigmas, state.draws, ahead=tuple(ahead or ()), settings=settings)
@@ -200,6 +204,20 @@ def _origin(state: SamplerState, noise: Noise | None, latent: Latent) -> Origin:
 
 def _mask_noise(state: SamplerState, noise: Noise, kept: Latent) -> Tensor:
     """The noise under which the kept area is shown to the network at every step."""
+def _mask_by_time(model: Model, state: SamplerState, mask: Tensor) -> Tensor | guidance.MaskAt:
+    """The mask itself, or what of it is open at a noise level, by the timesteps between the ends of the schedule."""
+    if model.differential is None or state.ends is None:
+        return mask
+    strength, sampling = model.differential, sampling_of(model)
+    first, last = (sampling.timestep(level) for level in (state.ends[0], max(state.ends[1], sampling.sigma_min)))
+
+    def mask_at(sigma: float) -> Tensor:
+        left = (sampling.timestep(sigma) - last) / (first - last) if first != last else 0.0
+        return guidance.open_so_far(mask, left, strength)
+
+    return mask_at
+
+
     offset = SAMPLERS[state.sampler].mask_seed_offset
     if offset:
         return initial_noise(kept.samples.shape, (state.seed + offset) % 2**64)

@@ -83,7 +83,8 @@ class Model(Value, kind="MODEL"):
     Betas run from `beta_start` to `beta_end` over `timesteps` steps, of which `distilled` are known where that is not
     0; `levels` stand in their place for other kinds of training. (latent - `latent_shift`) · `latent_scale` takes a
     VAE's latent into the range the network was trained on (0.18215 for Stable Diffusion 1). `preview` comes with some
-    models. `guidance` are rules that change how it is guided, applied in their order.
+    models. `guidance` are rules that change how it is guided, applied in their order. With
+    `differential` (0…1, the strength), a noise mask says from when on a pixel may change: the whiter, the sooner.
     """
 
     weights: Weights
@@ -102,6 +103,7 @@ class Model(Value, kind="MODEL"):
     variant: Variant = "plain"
     told: Told = "nothing"
     guidance: tuple[GuidanceRule, ...] = ()
+    differential: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +313,8 @@ class SamplerState(Value, kind="SAMPLER_STATE"):
     Brownian source; `denoised` is the last prediction of the finished latent; `network` is the identity of the weights
     it was sampled with; `origin` is known where a noise mask keeps a part of it. `settings` of the sampler are
     those that were chosen, `told` those that it has from the model and the whole schedule. `memory` is what rules of
-    guidance remember of earlier steps.
+    guidance remember of earlier steps. `ends` are the first and the last level of the whole schedule, where a noise
+    mask goes by them.
     """
 
     x: Float[Tensor, "batch channels height width"]
@@ -328,3 +331,4 @@ class SamplerState(Value, kind="SAMPLER_STATE"):
     settings: tuple[tuple[str, float], ...] = ()
     told: tuple[tuple[str, float], ...] = ()
     memory: tuple[Memory, ...] = ()
+    ends: tuple[float, float] | None = None
