@@ -1,6 +1,6 @@
-"""Filters of pictures: noise, blend modes, blur, sharpen, quantisation, morphology and edges."""
+"""Filters of pictures: noise, blend modes, blur, sharpen, quantisation, morphology, edges, brightness and colour."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -120,3 +120,28 @@ def find_edges(
         )
     edges = canny(image.pixels, low_threshold, high_threshold)
     return Image(edges.movedim(1, -1).repeat(1, 1, 1, 3))
+
+
+class Yuv(NamedTuple):
+    """Grey pictures: brightness, and how blue and how red the picture is, a half being neither."""
+
+    Y: Image
+    U: Image
+    V: Image
+
+
+@node("ImageRGBToYUV", category="image/batch")
+def split_brightness(image: Image) -> Yuv:
+    """Brightness and colour apart, so that they can be changed apart."""
+    from nodes.maths.colour import to_yuv
+
+    return Yuv(*(Image(plane.repeat(1, 1, 1, 3)) for plane in to_yuv(image.rgb)))
+
+
+@node("ImageYUVToRGB", category="image/batch")
+def join_brightness(Y: Image, U: Image, V: Image) -> Image:
+    """A picture of its brightness and its colour, as ImageRGBToYUV took it apart."""
+    from nodes.maths.colour import from_yuv
+
+    y, u, v = (part.rgb.mean(dim=-1, keepdim=True) for part in (Y, U, V))
+    return Image(from_yuv(y, u, v).clamp(0.0, 1.0))

@@ -3,7 +3,7 @@
 Sizes and places are in pixels of the picture, eight to a latent pixel. A noise mask stays as it is, as in ComfyUI.
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ from nodes.values import Latent, Mask
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+NO_TIME = "the latent is one of pictures, which has no axis t; choose x or y"
 
 PartSide = Annotated[int, Field(ge=64, le=LONGEST), Widget(step=8)]
 
@@ -60,6 +62,46 @@ def flip_latent(samples: Latent, flip_method: FlipMethod = "x-axis: vertically")
     from nodes.maths.transforms import flip
 
     return with_samples(samples, flip(samples.samples, flip_method))
+
+
+@node("LatentConcat", category="latent/advanced")
+def join_latents(
+    samples1: Latent,
+    samples2: Latent,
+    dim: Annotated[
+        Literal["x", "-x", "y", "-y", "t", "-t"],
+        Field(description="x: the second to the right, -x: to the left, y: below, -y: above; t is for videos."),
+    ] = "x",
+) -> Latent:
+    """Two latents side by side, or one above the other."""
+    from nodes.maths import transforms
+
+    if dim in ("t", "-t"):
+        raise ValueError(NO_TIME)
+    refuse_unlike(samples1, samples2)
+    across = 2 if dim in ("x", "-x") else 3
+    lengths = [samples.samples.shape[across] * 8 for samples in (samples1, samples2)]
+    if lengths[0] != lengths[1]:
+        side = "height" if across == 2 else "width"
+        raise ValueError(f"one is {lengths[0]} pixels in {side} and the other {lengths[1]}; make them alike first")
+    return with_samples(samples1, transforms.join_latents(samples1.samples, samples2.samples, dim))
+
+
+@node("LatentCut", category="latent/advanced")
+def cut_latent(
+    samples: Latent,
+    dim: Annotated[Literal["x", "y", "t"], Field(description="x: columns, y: rows; t is for videos.")] = "x",
+    index: Annotated[
+        int, Field(ge=-LONGEST, le=LONGEST, description="The first latent pixel; below 0 from the end."), Widget(step=1)
+    ] = 0,
+    amount: Annotated[int, Field(ge=1, le=LONGEST, description="How many latent pixels."), Widget(step=1)] = 1,
+) -> Latent:
+    """Some columns or rows of the latent, counted in latent pixels."""
+    from nodes.maths import transforms
+
+    if dim == "t":
+        raise ValueError(NO_TIME)
+    return with_samples(samples, transforms.cut_latent(samples.samples, dim, index, amount).clone())
 
 
 @node("LatentAdd", category="latent/advanced")

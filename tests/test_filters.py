@@ -140,3 +140,12 @@ def test_a_weak_edge_counts_only_where_it_goes_on_from_a_strong_one():
 def test_thresholds_the_wrong_way_round_are_refused_with_advice():
     with pytest.raises(ValueError, match="low_threshold is 0.8 and high_threshold 0.4.*exchange them"):
         image_filters.find_edges(any_image(), 0.8, 0.4)
+
+
+def test_brightness_and_colour_are_taken_apart_and_put_together():
+    steps = (noise() * 255).round()
+    y, u, v = image_filters.split_brightness(Image(steps / 255))
+    expected = np.asarray(Pillow.fromarray(steps[0].to(torch.uint8).numpy()).convert("YCbCr")) / 255
+    found = torch.stack([part.pixels[0, :, :, 0] for part in (y, u, v)], dim=-1).numpy()
+    np.testing.assert_allclose(found, expected, atol=1.01 / 255)
+    torch.testing.assert_close(image_filters.join_brightness(y, u, v).pixels, steps / 255, atol=0.5 / 255, rtol=0)

@@ -109,3 +109,19 @@ def test_pictures_are_repeated(tmp_path: Path):
         batches.repeat_images(any_image(batch=2), amount=2)
     pixels = Bench.below(tmp_path, batches).last(workflow).pixels
     assert torch.equal(pixels[2:], pixels[:2]) and pixels.shape[0] == 4
+
+
+def test_what_was_joined_can_be_cut_apart_again():
+    first, second = any_latent(5, 6, batch=2), any_latent(3, 6, seed=1)
+    joined = latent_transforms.join_latents(first, second, "-x")
+    assert joined.samples.shape == (2, 4, 6, 8)
+    assert torch.equal(latent_transforms.cut_latent(joined, "x", 0, 3).samples[1:], second.samples)
+    assert torch.equal(latent_transforms.cut_latent(joined, "x", -5, 100).samples, first.samples)
+    assert latent_transforms.cut_latent(joined, "y", 100, 2).samples.shape == (2, 4, 1, 8)
+
+
+def test_latents_that_do_not_fit_side_by_side_are_refused():
+    with pytest.raises(ValueError, match="one is 48 pixels in height and the other 40; make them alike"):
+        latent_transforms.join_latents(any_latent(5, 6), any_latent(5, 5), "x")
+    with pytest.raises(ValueError, match="no axis t; choose x or y"):
+        latent_transforms.cut_latent(any_latent(), "t")

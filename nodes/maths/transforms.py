@@ -9,13 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nodes.maths.composite import with_same_channels
-from nodes.maths.resize import Method, resize_picture
+from nodes.maths.resize import Method, fit_batch, resize_picture
 
 Pixels = Float[Tensor, "batch height width channels"]
 Planes = Float[Tensor, "batch channels height width"]
 Rotation = Literal["none", "90 degrees", "180 degrees", "270 degrees"]
 FlipMethod = Literal["x-axis: vertically", "y-axis: horizontally"]
 Direction = Literal["right", "down", "left", "up"]
+Side = Literal["x", "-x", "y", "-y"]
 Colour = Literal["white", "black", "red", "green", "blue"]
 
 ROTATIONS: dict[Rotation, int] = {"none": 0, "90 degrees": 1, "180 degrees": 2, "270 degrees": 3}
@@ -27,6 +28,9 @@ COLOURS: dict[Colour, tuple[float, float, float]] = {
     "green": (0, 1, 0),
     "blue": (0, 0, 1),
 }
+
+AXES = {"x": 3, "y": 2}
+"""Of latents."""
 
 MEBI = 1024 * 1024
 
@@ -54,6 +58,20 @@ def crop_latent(samples: Planes, x: int, y: int, width: int, height: int) -> Pla
     """As `crop`, in latent pixels; a corner nearer than eight to the end is moved back to there, as in ComfyUI."""
     x, y = max(0, min(x, samples.shape[3] - 8)), max(0, min(y, samples.shape[2] - 8))
     return samples[:, :, y : y + height, x : x + width]
+
+
+def join_latents(first: Planes, second: Planes, side: Side) -> Planes:
+    """Both along one axis, the second on that side; its batch is fitted to the first's, its other axes must agree."""
+    second = fit_batch(second, first.shape[0])
+    parts = (second, first) if side.startswith("-") else (first, second)
+    return torch.cat(parts, dim=AXES[side[-1]])
+
+
+def cut_latent(samples: Planes, axis: str, index: int, amount: int) -> Planes:
+    """So many latent pixels along one axis; an index below 0 counts from the end."""
+    length = samples.shape[AXES[axis]]
+    start = min(index, length - 1) if index >= 0 else max(index + length, 0)
+    return samples.narrow(AXES[axis], start, min(amount, length - start))
 
 
 def rotate(planes: Planes, rotation: Rotation) -> Planes:
