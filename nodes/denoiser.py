@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nodes.added_inputs import Told, shown, told
 from nodes.maths.continuous_sampling import ContinuousSampling
 from nodes.maths.flow_sampling import FlowSampling
 from nodes.maths.guidance import guide, needs_uncond
@@ -20,7 +21,7 @@ from nodes.maths.regions import Region, Weight, around, clipped, feathered, from
 from nodes.maths.samplers import Guided
 from nodes.models import DenoiseNetwork, ModelPool
 from nodes.rules import Evaluation, GuidanceRule, Memory, Side
-from nodes.values import Area, Conditioning, ContinuousLevels, FlowLevels, Model, Prompt, ThirdPrompt
+from nodes.values import Area, Conditioning, ContinuousLevels, FlowLevels, Model, Prompt, Shown, ThirdPrompt
 
 _Side = Side | Literal["third"]
 LONGEST_REPEAT = 4
@@ -61,6 +62,7 @@ def guided_denoiser(
     uncond: bool = False,
     memory: MutableMapping[GuidanceRule, Memory] | None = None,
     third: ThirdPrompt | None = None,
+    kept: Shown | None = None,
 ) -> Guided:
     """Maps (x, sigma) to the denoised latent under classifier-free guidance, for `batch` latents at a time.
 
@@ -72,6 +74,7 @@ def guided_denoiser(
         uncond: whether the prediction under the negative prompt is wanted even where guidance does not need it. Without
             it, or without such a prompt, the guided prediction stands in its place.
         memory: what rules remember of earlier evaluations; it is changed.
+        kept: the picture and mask that the latent brings, which a network made for inpainting is shown.
     """
     sampling = sampling_of(model)
     rules = model.guidance
@@ -84,7 +87,7 @@ def guided_denoiser(
 
     def predict(sides: Collection[_Side], x: Latents, sigma: float) -> dict[_Side, Latents]:
         if x.shape not in plans:
-            plans[x.shape] = _plan(prompts, x.shape, batch, sampling, pool.device)
+            plans[x.shape] = _plan(model, prompts, kept, x.shape, batch, sampling, pool.device)
         placed: dict[_Side, list[_Placed]] = {
             side: [part for part in plans[x.shape][side] if part.counts_at(sigma)] for side in sides
         }
@@ -97,7 +100,7 @@ def guided_denoiser(
             return predict([side], latent, sigma)[side]
 
         predictions = predict(prompts, x, sigma)
-        found = Evaluation(x, sigma, scale, predictions["cond"], predictions.get("uncond"), ask, remembered)
+        found = Evaluation(x, sigma, scale, predictions["cond"], predictions.get("uncond"), ask, remembered, pool)
         if third is None:
             for rule in rules:
                 found = rule.before(found)
@@ -165,13 +168,17 @@ class _Placed:
     weight: Weight
     highest: float
     lowest: float
+    told: Told | None
+    shown: Latents | None
 
     def counts_at(self, sigma: float) -> bool:
         return self.lowest <= sigma <= self.highest
 
 
 def _plan(
+    model: Model,
     prompts: Mapping[_Side, Conditioning],
+    kept: Shown | None,
     shape: Sequence[int],
     batch: int,
     sampling: ModelSampling,
@@ -182,7 +189,7 @@ def _plan(
         side: [
             placed
             for prompt in conditioning.prompts
-            if (placed := _placed(prompt, shape, batch, sampling, device)) is not None
+            if (placed := _placed(model, prompt, side, kept, shape, batch, sampling, device)) is not None
         ]
         for side, conditioning in prompts.items()
     }
@@ -192,7 +199,14 @@ def _plan(
 
 
 def _placed(
-    prompt: Prompt, shape: Sequence[int], batch: int, sampling: ModelSampling, device: torch.device
+    model: Model,
+    prompt: Prompt,
+    side: _Side,
+    kept: Shown | None,
+    shape: Sequence[int],
+    batch: int,
+    sampling: ModelSampling,
+    device: torch.device,
 ) -> _Placed | None:
     """None: no part of the latent is in the prompt's area."""
     height, width = shape[-2:]
@@ -208,6 +222,8 @@ def _placed(
         weight = (inside.of(mask)[:, None] * (prompt.mask_strength * prompt.strength)).to(device)
     elif region is not None:
         weight = (feathered(inside, height, width) * prompt.strength).to(device)
+    numbers = told(model, prompt, shape, batch, negative=side == "uncond")
+    channels = shown(model, prompt, kept, shape, batch)
     return _Placed(
         prompt,
         _for_batch(prompt.tokens, batch).to(device),
@@ -215,6 +231,8 @@ def _placed(
         weight,
         sampling.percent_to_sigma(prompt.start),
         sampling.percent_to_sigma(prompt.end),
+        None if numbers is None else Told(numbers.pooled.to(device), numbers.sizes.to(device)),
+        None if channels is None else channels.to(device),
     )
 
 
@@ -234,7 +252,8 @@ def _add_partners(side: Sequence[_Placed], other: list[_Placed]) -> None:
         if around_it:
             closest = min(around_it, key=lambda each: math.inf if each.region is None else math.prod(each.region.size))
             if closest.region != at:
-                other.append(replace(placed, prompt=closest.prompt, tokens=closest.tokens))
+                like = replace(placed, prompt=closest.prompt, tokens=closest.tokens)
+                other.append(replace(like, told=closest.told, shown=closest.shown))
 
 
 def _mixed(parts: Sequence[_Placed], predictions: Sequence[Latents], like: Latents) -> Latents:
@@ -249,13 +268,19 @@ def _predictions(
     timestep = float(sampling.timestep(sigma))
     predictions: dict[int, Latents] = {}
     for group in _passes(parts):
-        crops = [_crop(scaled, parts[at]) for at in group]
+        crops = [_seen(scaled, parts[at]) for at in group]
+        numbers = [numbers for at in group if (numbers := parts[at].told) is not None]
         tokens = _alike([parts[at].tokens for at in group])
         times = torch.full((len(tokens),), timestep, device=x.device)
-        output = network(torch.cat(crops), times, tokens)
+        output = network(torch.cat(crops), times, tokens, *([Told.joined(numbers)] if numbers else []))
         for at, part in zip(group, output.chunk(len(group)), strict=True):
             predictions[at] = sampling.denoised(_crop(x, parts[at]), part, sigma)
     return [predictions[at] for at in range(len(parts))]
+
+
+def _seen(x: Latents, part: _Placed) -> Latents:
+    """What the network sees of a latent: the part's own share, and the channels that it is shown beside it."""
+    return _crop(x if part.shown is None else torch.cat([x, part.shown], 1), part)
 
 
 def _crop(x: Latents, part: _Placed) -> Latents:

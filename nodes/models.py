@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from torch import device as Device
     from torch.nn import Module
 
+    from nodes.added_inputs import Told
+
 log = logging.getLogger("latentloom.models")
 
 Key = tuple[str, str, str]
@@ -40,6 +42,8 @@ class DenoiseNetwork(Protocol):
         x: "Float[Tensor, 'batch channels height width']",
         timestep: "Float[Tensor, ' batch']",
         context: "Float[Tensor, 'batch tokens width']",
+        told: "Told | None" = None,
+        /,
     ) -> "Float[Tensor, 'batch channels height width']": ...
 
 
@@ -154,13 +158,18 @@ class ModelPool(Service):
 
         width = cast(int, cast(Any, module).config.cross_attention_dim)
 
-        def predict(x: "Tensor", timestep: "Tensor", context: "Tensor") -> "Tensor":
+        def predict(x: "Tensor", timestep: "Tensor", context: "Tensor", told: "Told | None" = None) -> "Tensor":
             if context.shape[-1] != width:
                 raise WrongPrompt(width, context.shape[-1])
             with torch.inference_mode():
                 latent = x.to(device=device, dtype=dtype, memory_format=layout)
                 text = context.to(device=device, dtype=dtype)
-                output = cast("Tensor", module(latent, timestep.to(device), text, return_dict=False)[0])
+                added = told and {
+                    "text_embeds": told.pooled.to(device=device, dtype=dtype),
+                    "time_ids": told.sizes.to(device),
+                }
+                asked = cast(Any, module)(latent, timestep.to(device), text, added_cond_kwargs=added, return_dict=False)
+                output = cast("Tensor", asked[0])
                 return output.to(dtype=torch.float32, memory_format=torch.contiguous_format)
 
         return predict

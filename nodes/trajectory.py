@@ -11,7 +11,7 @@ from nodes.maths import guidance
 from nodes.maths.noise import BrownianNoise, SequentialNoise, initial_noise
 from nodes.maths.samplers import SAMPLERS, NoiseSource, State, advance
 from nodes.models import ModelPool
-from nodes.values import Conditioning, Latent, Model, Noise, Origin, SamplerState, ThirdPrompt
+from nodes.values import Conditioning, Latent, Model, Noise, Origin, SamplerState, Shown, ThirdPrompt
 
 Settings = Sequence[tuple[str, float]]
 
@@ -121,7 +121,10 @@ def step(
             "them; connect the sampler to the step too"
         )
     memory = {earlier.rule: earlier for earlier in state.memory}
-    denoise = guided_denoiser(models, model, positive, negative, cfg, len(state.x), spec.uncond, memory, third)
+    shown = None
+    if latent is not None and latent.noise_mask is not None:
+        shown = Shown(_origin(state, noise, latent).samples, latent.noise_mask[:, 0])
+    denoise = guided_denoiser(models, model, positive, negative, cfg, len(state.x), spec.uncond, memory, third, shown)
     if latent is not None and latent.noise_mask is not None:
         mask = guidance.prepare_mask(latent.noise_mask, state.x.shape).to(device)
         origin = _origin(state, noise, latent)

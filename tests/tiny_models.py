@@ -70,7 +70,7 @@ def write_unet(folder: Path, dtype: torch.dtype = torch.float32) -> None:
         attention_head_dim=2,
         norm_num_groups=4,
     )
-    _save(unet, folder, dtype)
+    save(unet, folder, dtype)
 
 
 def write_vae(folder: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -83,7 +83,7 @@ def write_vae(folder: Path, dtype: torch.dtype = torch.float32) -> None:
         norm_num_groups=2,
         scaling_factor=0.5,
     )
-    _save(vae, folder, dtype)
+    save(vae, folder, dtype)
 
 
 def write_text_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -101,7 +101,7 @@ def write_text_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> None
         eos_token_id=words - 1,
         pad_token_id=words - 1,
     )
-    _save(CLIPTextModel(config), folder, dtype)
+    save(CLIPTextModel(config), folder, dtype)
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -119,7 +119,7 @@ def write_tokenizer(folder: Path) -> None:
     )
 
 
-def _save(module: torch.nn.Module, folder: Path, dtype: torch.dtype) -> None:
+def save(module: torch.nn.Module, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """The module's configuration and weights under the names its library uses."""
     folder.mkdir(parents=True, exist_ok=True)
     model = cast(Any, module)

@@ -1,0 +1,94 @@
+"""What networks take beside a latent and the states of a text: sizes and pooled text, and pictures to paint on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nodes.maths.regions import resized
+from nodes.maths.resize import common_upscale, fit_batch
+from nodes.values import Model, Prompt, Shown, Sizes
+
+FACTOR = 8
+"""Pixels of a side that a latent pixel stands for, where a prompt states no size."""
+SCORES = {"positive": 6.0, "negative": 2.5}
+"""How pleasing the refiner is told that a picture is, where a prompt does not say."""
+BLANK = (0.8223, -0.6876, 0.6364, 0.1380)
+"""The latent of a grey picture, scaled for the network."""
+
+
+class MissingInput(ValueError):
+    """A prompt lacks what the network has to be told."""
+
+    def __init__(self, model: Model, what: str, advice: str) -> None:
+        super().__init__(f"the model {model.weights.name!r} has to be {what}; {advice}")
+
+
+class Told(NamedTuple):
+    """The pooled state of the text, and the numbers that a network of the SDXL family is told with it."""
+
+    pooled: Float[Tensor, "batch width"]
+    sizes: Float[Tensor, "batch numbers"]
+
+    @staticmethod
+    def joined(parts: "Sequence[Told]") -> "Told":
+        """Those of several prompts, in one batch."""
+        return Told(torch.cat([part.pooled for part in parts]), torch.cat([part.sizes for part in parts]))
+
+
+def told(model: Model, prompt: Prompt, shape: Sequence[int], batch: int, *, negative: bool) -> Told | None:
+    """What a network is told with a prompt, for latents of a shape [batch, channels, height, width].
+
+    Raises MissingInput when the prompt has no pooled state.
+    """
+    if model.told == "nothing":
+        return None
+    if prompt.pooled is None:
+        raise MissingInput(model, "told the pooled state of a text", "encode the prompt with the CLIP of the model")
+    sizes = prompt.sizes or Sizes()
+    height, width = shape[-2] * FACTOR, shape[-1] * FACTOR
+    height, width = sizes.height or height, sizes.width or width
+    numbers: list[float] = [height, width, sizes.crop_top, sizes.crop_left]
+    if model.told == "sizes and score":
+        default = SCORES["negative" if negative else "positive"]
+        numbers.append(default if sizes.score is None else sizes.score)
+    else:
+        numbers += [sizes.target_height or height, sizes.target_width or width]
+    return Told(fit_batch(prompt.pooled, batch), torch.tensor([numbers] * batch, dtype=torch.float32))
+
+
+def shown(
+    model: Model, prompt: Prompt, kept: Shown | None, shape: Sequence[int], batch: int
+) -> Float[Tensor, "batch channels height width"] | None:
+    """The channels that follow the noisy latent.
+
+    For inpainting a mask (rounded) and a picture scaled for the network, or grey everywhere; for pix2pix a picture as
+    the VAE gives it, or zeros.
+
+    Args:
+        kept: the picture and mask that the latent itself brings, for prompts that bring none.
+    """
+    height, width = shape[-2:]
+    given = prompt.shown
+    match model.variant:
+        case "plain":
+            return None
+        case "pix2pix":
+            return torch.zeros(batch, *shape[1:]) if given is None else _picture(given, height, width, batch)
+        case "inpainting":
+            given = given if given is not None and given.mask is not None else kept
+            if given is None or given.mask is None:
+                blank = torch.tensor(BLANK)[None, :, None, None].expand(batch, -1, height, width)
+                return torch.cat([torch.ones(batch, 1, height, width), blank], 1)
+            mask = resized(given.mask, height, width, batch)[:, None].round()
+            picture = (_picture(given, height, width, batch) - model.latent_shift) * model.latent_scale
+            return torch.cat([mask, picture], 1)
+
+
+def _picture(given: Shown, height: int, width: int, batch: int) -> Tensor:
+    picture = given.picture
+    if picture.shape[-2:] != (height, width):
+        picture = common_upscale(picture, width, height, "bilinear", "center")
+    return fit_batch(picture, batch)
