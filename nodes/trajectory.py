@@ -205,8 +205,6 @@ def _origin(state: SamplerState, noise: Noise | None, latent: Latent) -> Origin:
     return Origin(latent.samples, noise or Noise(state.seed))
 
 
-def _mask_noise(state: SamplerState, noise: Noise, kept: Latent) -> Tensor:
-    """The noise under which the kept area is shown to the network at every step."""
 def _mask_by_time(model: Model, state: SamplerState, mask: Tensor) -> Tensor | guidance.MaskAt:
     """The mask itself, or what of it is open at a noise level, by the timesteps between the ends of the schedule."""
     if model.differential is None or state.ends is None:
@@ -221,6 +219,8 @@ def _mask_by_time(model: Model, state: SamplerState, mask: Tensor) -> Tensor | g
     return mask_at
 
 
+def _mask_noise(state: SamplerState, noise: Noise, kept: Latent) -> Tensor:
+    """The noise under which the kept area is shown to the network at every step."""
     offset = SAMPLERS[state.sampler].mask_seed_offset
     if offset:
         return initial_noise(kept.samples.shape, (state.seed + offset) % 2**64)
