@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from hashlib import blake2b
 
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -44,6 +45,14 @@ class NewEvent:
     def __post_init__(self) -> None:
         storable("kind of the event", self.kind, 100)
         storable("slot of the event", self.slot or "")
+
+
+def slot_of(mark: str) -> str:
+    """A slot for a mark of any length and letters: clients choose the ids of nodes."""
+    try:
+        return storable("slot of the event", mark)
+    except WrongRequest:
+        return blake2b(mark.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

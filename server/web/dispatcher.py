@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from server.database.documents import Document
 from server.database.errors import DatabaseError, LeaseLost
-from server.database.event_log import NewEvent
+from server.database.event_log import NewEvent, slot_of
 from server.database.job_history import JobHistory
 from server.database.job_queue import JobQueue
 from server.database.jobs import Claim, JobError, Outcome, State
@@ -326,7 +326,7 @@ class Dispatcher:
         job_id = running.claim.job.id
         self.journal.add(
             [
-                NewEvent(job_id, message.type, Document(text), message.replaces)
+                NewEvent(job_id, message.type, Document(text), message.replaces and slot_of(message.replaces))
                 for message, text in texts
                 if isinstance(message, Message) and text is not None
             ]
