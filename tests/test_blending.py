@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graph.builder import WorkflowBuilder
-from nodes import image_filters, masks, transparency
+from nodes import image_filters, loading, masks, saving, transparency
 from nodes.maths import blending
 from nodes.maths.blending import BlendMode, PorterDuffMode
 from nodes.values import Image, Mask, ShapeError
@@ -135,3 +135,15 @@ def test_the_alpha_of_a_transparent_picture_is_opacity():
 def test_two_channels_are_no_picture():
     with pytest.raises(ShapeError, match="3 \\(or 4 with alpha\\)"):
         Image(torch.zeros(1, 2, 2, 2))
+
+
+def test_a_saved_transparent_picture_is_transparent_when_it_is_loaded(tmp_path: Path):
+    with WorkflowBuilder() as workflow:
+        saving.save_image(transparency.join_image_with_alpha(any_image(), any_mask()))
+    bench = Bench.below(tmp_path, loading, saving, transparency)
+    bench.run(workflow).result.checked()
+    with WorkflowBuilder() as workflow:
+        loading.load_output("ComfyUI_00001_.png [output]")
+    image, mask = bench.last(workflow)
+    torch.testing.assert_close(image.pixels, any_image().pixels, atol=1 / 255, rtol=0)
+    torch.testing.assert_close(mask.values, any_mask().values, atol=1 / 255, rtol=0)

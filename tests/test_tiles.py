@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +14,11 @@ from torch import Tensor
 from graph.builder import WorkflowBuilder
 from graph.catalogue import Catalogue
 from graph.node import node
-from nodes import latents, tiled_vae
+from nodes import latents, tiled_vae, transparency
 from nodes.maths.tiles import in_three_tilings, in_tiles, tiles
 from nodes.models import ModelPool
 from nodes.values import Vae, Weights
-from tests.running import Bench, any_image, any_latent
+from tests.running import Bench, any_image, any_latent, any_mask
 
 
 def planes(height: int, width: int, batch: int = 1) -> Tensor:
@@ -100,7 +101,7 @@ def any_vae(channels: int = 4) -> Vae:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    bench = Bench.below(tmp_path, latents, tiled_vae)
+    bench = Bench.below(tmp_path, latents, tiled_vae, transparency)
     return replace(bench, catalogue=bench.catalogue | Catalogue([any_vae]), services={ModelPool: BlockVae()})
 
 
@@ -132,3 +133,12 @@ def test_a_picture_smaller_than_a_latent_pixel_is_refused_tiled_too(bench: Bench
     with WorkflowBuilder() as workflow:
         tiled_vae.encode_tiled(any_image(30, 7), any_vae())
     assert "is 30x7, but one latent pixel" in str(bench.run_last(workflow).failure)
+
+
+@pytest.mark.parametrize("encode", [latents.encode, tiled_vae.encode_tiled])
+def test_transparency_is_no_part_of_a_latent(bench: Bench, encode: Any):
+    with WorkflowBuilder() as workflow:
+        encode(transparency.join_image_with_alpha(any_image(16, 16), any_mask(3, 3)), any_vae())
+    with WorkflowBuilder() as opaque:
+        encode(any_image(16, 16), any_vae())
+    assert torch.equal(bench.last(workflow).samples, bench.last(opaque).samples)
