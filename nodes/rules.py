@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from nodes.models import ModelPool
+
     Latents = Float[Tensor, "batch channels height width"]
 
 Side = Literal["cond", "uncond"]
@@ -25,7 +27,7 @@ class Evaluation:
 
     `cond` and `uncond` are denoised latents under the positive and the negative prompts; None where the negative ones
     were not needed. `scale` is that of guidance. `ask` predicts under the prompts of one side for another latent.
-    `memory` is what each rule remembers of earlier evaluations.
+    `memory` is what each rule remembers of earlier evaluations. `models` has the networks.
     """
 
     x: Latents
@@ -35,6 +37,7 @@ class Evaluation:
     uncond: Latents | None
     ask: Callable[[Side, Latents], Latents]
     memory: MutableMapping[GuidanceRule, Memory]
+    models: ModelPool
 
 
 @dataclass(frozen=True)
