@@ -69,6 +69,10 @@ BEGUN = web.RequestKey("begun", bool)
 """In a request whose answer is on its way: it is too late for another one."""
 
 
+BROKEN = (HttpProcessingError, web.RequestPayloadError)
+"""A body that cannot be read."""
+
+
 @web.middleware
 async def tell_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever goes wrong into an answer that says so, without a traceback and without paths of this machine."""
@@ -82,7 +86,7 @@ async def tell_problems(request: web.Request, handler: Handler) -> web.StreamRes
         refused = _refusal(request, error)
         # A body that nobody reads any more would be taken for the next request.
         answer = json_answer(request.get(SHAPE, USUAL_SHAPE).tell(refused), refused.status, refused.headers)
-        if refused.status == 413:
+        if refused.status == 413 or isinstance(error, BROKEN):
             answer.force_close()
         return answer
 
@@ -93,7 +97,7 @@ def _refusal(request: web.Request, error: Exception) -> Refused:
             return error
         case web.HTTPException():
             return _of_http(request, error)
-        case HttpProcessingError() | web.RequestPayloadError():
+        case _ if isinstance(error, BROKEN):
             return Refused(400, "the body did not arrive as its headers promise")
         case OSError():
             return _of_disk(error)
