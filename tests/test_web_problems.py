@@ -225,8 +225,7 @@ async def test_what_is_no_request_is_refused(tmp_path: Path, junk: bytes):
 
 async def test_who_sent_a_body_that_cannot_be_unpacked_is_told_that_the_connection_ends(tmp_path: Path):
     async with weaving(tmp_path) as client:
-        packed: dict[str, Any] = {"data": b"nope", "headers": {"Content-Encoding": "gzip"}}
-        async with client.post("/weave/1", **packed) as answer:
+        async with client.post("/weave/1", data=b"nope", headers={"Content-Encoding": "gzip"}) as answer:
             assert (answer.status, answer.headers["Connection"]) == (400, "close")
         assert (await told(client, "POST", "/weave/1", data=b"{"))[0] == 400
 
