@@ -5,6 +5,7 @@ The one module that touches diffusers and transformers, whose calls are untyped.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -18,6 +19,8 @@ from torch.nn import Module
 from graph.collector import collector_paused
 from nodes.model_errors import ModelError
 from nodes.model_folders import TEXT_STEM, UNET_STEM, VAE_STEM, weight_files
+from nodes.open_weights import OpenWeights
+from nodes.patched_weights import Change, Other, changes
 from nodes.precision import Precision, PrecisionName
 from nodes.safetensors_header import read_header
 from nodes.text_layout import text_plan, transformers_places, unused
@@ -40,20 +43,33 @@ class Found(NamedTuple):
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What all networks of one kind have in common: how their files are named and read."""
+
+    stem: str
+    of_shapes: Callable[[Shapes], NetworkPlan]
+    places: Callable[[str], Sequence[Place]]
+    unused: Callable[[str], bool] = lambda name: False
+
+
+UNET = Kind(UNET_STEM, unet_plan, lambda name: (Place(name),))
+VAE = Kind(VAE_STEM, vae_plan, diffusers_places)
+TEXT_ENCODER = Kind(TEXT_STEM, text_plan, transformers_places, unused)
+
+
 def load_unet(weights: Weights, precision: Precision, device: Device) -> Module:
     with collector_paused():
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    plan = _plan(weights, unet_plan, lambda name: (Place(name),))
-    return _load(weights, UNET_STEM, plan, cast(Any, UNet2DConditionModel).from_config, precision, device)
+    return _load(weights, UNET, cast(Any, UNet2DConditionModel).from_config, precision, device)
 
 
 def load_vae(weights: Weights, precision: Precision, device: Device) -> Module:
     with collector_paused():
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    plan = _plan(weights, vae_plan, diffusers_places)
-    return _load(weights, VAE_STEM, plan, cast(Any, AutoencoderKL).from_config, precision, device)
+    return _load(weights, VAE, cast(Any, AutoencoderKL).from_config, precision, device)
 
 
 def load_text_encoder(weights: Weights, precision: Precision, device: Device, projected: bool = False) -> Module:
@@ -63,11 +79,9 @@ def load_text_encoder(weights: Weights, precision: Precision, device: Device, pr
         from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
     kind = CLIPTextModelWithProjection if projected else CLIPTextModel
-    plan = _plan(weights, text_plan, transformers_places, unused)
     module = _load(
         weights,
-        TEXT_STEM,
-        plan,
+        TEXT_ENCODER,
         lambda config: kind(cast(Any, CLIPTextConfig).from_dict(dict(config))),
         precision,
         device,
@@ -78,17 +92,12 @@ def load_text_encoder(weights: Weights, precision: Precision, device: Device, pr
     return module
 
 
-def _plan(
-    weights: Weights,
-    of_shapes: Callable[[Shapes], NetworkPlan],
-    places: Callable[[str], Sequence[Place]],
-    not_used: Callable[[str], bool] = lambda name: False,
-) -> NetworkPlan:
+def _plan(weights: Weights, kind: Kind) -> NetworkPlan:
     """How a folder's network is built, by its configuration, or a file's, by its shapes."""
     if weights.path.is_dir():
-        return NetworkPlan(json.loads((weights.path / "config.json").read_bytes()), places, not_used)
+        return NetworkPlan(json.loads((weights.path / "config.json").read_bytes()), kind.places, kind.unused)
     try:
-        return of_shapes(shapes_below(read_header(weights.path), weights.part))
+        return kind.of_shapes(shapes_below(read_header(weights.path), weights.part))
     except NotThisNetwork as error:
         advice = f"See `latentloom models inspect {weights.path}`."
         raise ModelError(weights.path, f"the network cannot be built: {error}", advice) from error
@@ -121,13 +130,13 @@ def byte_count(module: Module) -> int:
 
 def _load(
     weights: Weights,
-    stem: str,
-    plan: NetworkPlan,
+    kind: Kind,
     build: Callable[[Mapping[str, Any]], Module],
     precision: Precision,
     device: Device,
 ) -> Module:
-    """The network that a plan describes, with the weights mapped from its files."""
+    """The network of a reference, with the weights mapped from its files and changed by its patches."""
+    plan = _plan(weights, kind)
     try:
         with torch.device("meta"):
             module = build(plan.config)
@@ -136,8 +145,11 @@ def _load(
         place = weights.path / "config.json" if weights.path.is_dir() else weights.path
         raise ModelError(place, reason, "Take the whole folder from one model.") from error
     wanted = module.state_dict()
-    sources = _match(weights.path, _tensors(weights, stem), wanted, plan)
-    module.load_state_dict(_read(sources, wanted, DTYPES[precision.dtype], device), assign=True)
+    sources = _match(weights.path, _tensors(weights, kind.stem), wanted, plan)
+    shapes = {name: tuple(weight.shape) for name, weight in wanted.items()}
+    change = _changes(weights, kind, shapes)
+    read = _read(OpenWeights(), sources, shapes, DTYPES[precision.dtype], device, change)
+    module.load_state_dict(read, assign=True)
     module.requires_grad_(False).eval()
     if precision.channels_last:
         cast(Any, module).to(memory_format=torch.channels_last)
@@ -196,24 +208,45 @@ def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return found == wanted or (found[: len(wanted)] == wanted and set(found[len(wanted) :]) == {1})
 
 
-def _read(
-    sources: Mapping[str, Source], wanted: Mapping[str, Tensor], dtype: DType, device: Device
-) -> dict[str, Tensor]:
-    """The weights, mapped from their files; only what has another type than the network is copied."""
-    from safetensors import SafetensorError, safe_open
+def _changes(weights: Weights, kind: Kind, shapes: Shapes) -> Change:
+    """What the patches of a reference make of its weights; those of networks merged into it come first."""
+    others: dict[Weights, Other] = {}
 
+    def other(merged: Weights, name: str) -> Tensor | None:
+        if merged not in others:
+            others[merged] = _weights_of(merged, kind, shapes)
+        return others[merged](merged, name)
+
+    return changes(weights, shapes, other) if weights.patches else _unchanged
+
+
+def _unchanged(name: str, weight: Tensor) -> Tensor:
+    return weight
+
+
+def _weights_of(weights: Weights, kind: Kind, shapes: Shapes) -> Other:
+    """The weights of a network that is merged into another, one at a time, with its own patches."""
+    tensors, plan, change = _tensors(weights, kind.stem), _plan(weights, kind), _changes(weights, kind, shapes)
+    files = OpenWeights()
+
+    def read(_: Weights, name: str) -> Tensor | None:
+        place = next((place for place in plan.places(name) if place.name in tensors), None)
+        if place is None or not _fits(place.shape(tensors[place.name].shape), shapes[name]):
+            return None
+        source = {name: (tensors[place.name], place)}
+        return _read(files, source, shapes, torch.float32, Device("cpu"), change)[name]
+
+    return read
+
+
+def _read(
+    files: OpenWeights, sources: Mapping[str, Source], wanted: Shapes, dtype: DType, device: Device, change: Change
+) -> dict[str, Tensor]:
+    """The weights, mapped from their files; only what changes, or has another type than the network, is copied."""
     weights: dict[str, Tensor] = {}
-    for path in {found.file for found, _ in sources.values()}:
-        try:
-            with cast(Any, safe_open)(path, framework="pt", device="cpu") as file:
-                for target, (found, place) in sources.items():
-                    if found.file == path:
-                        tensor = _taken(cast(Tensor, file.get_tensor(found.name)), place)
-                        weights[target] = tensor.reshape(wanted[target].shape).to(device=device, dtype=dtype)
-        except (OSError, SafetensorError) as error:
-            raise ModelError(
-                path, f"the weights cannot be read ({error})", "Copy or download the file again."
-            ) from error
+    for target, (found, place) in sources.items():
+        tensor = _taken(files.tensor(found.file, found.name), place).reshape(wanted[target])
+        weights[target] = change(target, tensor).to(device=device, dtype=dtype)
     return weights
 
 

@@ -112,6 +112,19 @@ def open_clip_places(name: str) -> tuple[Place, ...]:
     return (Place(f"{block}.{_OPEN_LAYER.get(module, module)}.{kind}"),)
 
 
+def open_clip_names(shapes: Shapes) -> list[str]:
+    """transformers' names of the weights of a text encoder in OpenCLIP's layout, without a leading `text_model.`."""
+    layers = count(shapes, "transformer.resblocks.{}.ln_1.weight")
+    modules = (*_OPEN_LAYER, *(f"self_attn.{name}" for name in _THIRDS))
+    inner = [
+        f"encoder.layers.{layer}.{module}.{kind}"
+        for layer in range(layers)
+        for module in modules
+        for kind in ("weight", "bias")
+    ]
+    return [*_OPEN_AROUND, *inner, PROJECTION]
+
+
 def unused(name: str) -> bool:
     """A projection is only used where the pooled text is."""
     return name.endswith(_NOT_USED)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from nodes.weight_patches import Patch
     from nodes.rules import GuidanceRule, Memory
 
 Variant = Literal["plain", "inpainting", "pix2pix"]
@@ -37,13 +38,15 @@ def _check(kind: str, tensor: Tensor, expected: str, rank: int, last: tuple[int,
 class Weights:
     """Which weights: a folder or file and the identity of its content. Never the weights themselves.
 
-    Of a file that holds several networks, `part` is how the names of this one start.
+    Of a file that holds several networks, `part` is how the names of this one start. `patches` change the weights, in
+    their order; the identity is that of what comes of it.
     """
 
     path: Path
     identity: str
     name: str
     part: str = ""
+    patches: tuple[Patch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

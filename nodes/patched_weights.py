@@ -1,0 +1,89 @@
+"""Change weights as patches say: one after the other, in float32."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nodes.adapter_names import canonical, original_names, read_adapters, spellings
+from nodes.maths.adapters import adapted
+from nodes.model_errors import ModelError
+from nodes.open_weights import OpenWeights
+from nodes.safetensors_header import AGAIN, read_header
+from nodes.values import Weights
+from nodes.weight_patches import LoraPatch, MergePatch, Patch
+from nodes.weight_places import Shapes
+
+Change = Callable[[str, Tensor], Tensor]
+"""What becomes of a weight, by its name in the network; the given tensor itself stays as it is."""
+Other = Callable[[Weights, str], Tensor | None]
+"""A weight of another network of the same kind, with its own patches; None where it has none of this shape."""
+
+
+def changes(weights: Weights, shapes: Shapes, other: Other) -> Change:
+    """What all patches of a reference make of its weights.
+
+    Args:
+        shapes: of the network's weights, by their names in it.
+    """
+    steps = [
+        _change(patch, {canonical(name): shape for name, shape in shapes.items()}, other) for patch in weights.patches
+    ]
+
+    def change(name: str, weight: Tensor) -> Tensor:
+        changed = weight
+        for step in steps:
+            changed = step(name, changed)
+        return changed
+
+    return change
+
+
+def _change(patch: Patch, shapes: Shapes, other: Other) -> Change:
+    match patch:
+        case LoraPatch():
+            return _lora(patch, shapes)
+        case MergePatch():
+            return _merge(patch, shapes, other)
+
+
+def _lora(patch: LoraPatch, shapes: Shapes) -> Change:
+    path = patch.file.path
+    found, _ = read_adapters(read_header(path), spellings(patch.part, shapes))
+    adapters = {each.weight: each for each in found if each.weight in shapes}
+    files = OpenWeights()
+
+    def change(name: str, weight: Tensor) -> Tensor:
+        adapter = adapters.get(canonical(name))
+        if adapter is None:
+            return weight
+        parts = {role: files.tensor(path, tensor).to(torch.float32) for role, tensor in adapter.tensors.items()}
+        try:
+            return adapted(weight.float(), parts, patch.strength)
+        except (RuntimeError, ValueError) as error:
+            said = {role: list(part.shape) for role, part in parts.items()}
+            reason = f"what it has for {adapter.weight}, {list(weight.shape)}, does not fit together: {said}"
+            raise ModelError(path, reason, AGAIN) from error
+
+    return change
+
+
+def _merge(patch: MergePatch, shapes: Shapes, other: Other) -> Change:
+    original = original_names(shapes)
+
+    def change(name: str, weight: Tensor) -> Tensor:
+        theirs = other(patch.other, name)
+        if theirs is None:
+            return weight
+        module, _, kind = canonical(name).rpartition(".")
+        own, others = share(patch, f"{original.get(module, module)}.{kind}")
+        return own * weight.float() + others * theirs.float()
+
+    return change
+
+
+def share(patch: MergePatch, name: str) -> tuple[float, float]:
+    """How much a weight counts itself, and how much the other: by the longest start of its name."""
+    fitting = (each for each in patch.shares if name.startswith(each[0]))
+    _, own, others = max(fitting, key=lambda each: len(each[0]), default=patch.shares[0])
+    return own, others
