@@ -75,7 +75,10 @@ def read_single_clip(files: Sequence[tuple[Path, str]], folders: Folders) -> Cli
     for path, name in files:
         header, found = _identified(path, "text encoder", "checkpoint")
         encoders += [_encoder(path, name, header.entries, prefix) for prefix in found.texts]
-    encoders.sort(key=lambda encoder: encoder[1].config["hidden_size"])
+    # OpenAI's comes first, as in whole files; widths order what remains.
+    encoders.sort(
+        key=lambda encoder: (encoder[1].config["hidden_act"] != "quick_gelu", encoder[1].config["hidden_size"])
+    )
     return _clip(files[0][0], encoders, folders, None)
 
 
