@@ -35,7 +35,7 @@ async def test_however_many_listen_each_hears_everything_in_order(count: int):
     for number in range(5):
         hub.tell("ann", "editor", [message(number)])
     hub.written(7)
-    await hub.queue_changed()
+    hub.queue_changed()
     await asyncio.sleep(0.02)
     hub.tell("ann", "editor", [message(5)])
     await asyncio.sleep(0.02)

@@ -77,7 +77,7 @@ class Desk:
             except (ValueError, PrivateAddress) as error:
                 raise Refused(400, f"webhook.url: {error}") from error
         accepted = await self.queue.submit(jobs, self.most_unfinished)
-        await self.hub.queue_changed()
+        self.hub.queue_changed()
         self.dispatcher.wake()
         return accepted
 
@@ -89,7 +89,7 @@ class Desk:
                 self.dispatcher.cancel(job_id)
             if answer == "cancelled":
                 self.dispatcher.ended(job_id)
-        await self.hub.queue_changed()
+        self.hub.queue_changed()
         return answers
 
     async def outcome(self, job_id: str, owner: str, ended: asyncio.Event, seconds: float) -> Job:

@@ -244,7 +244,7 @@ class Dispatcher:
     async def _see_through(self, name: str, running: Running) -> None:
         beats = asyncio.create_task(self._keep_alive(running))
         try:
-            await self.hub.queue_changed()
+            self.hub.queue_changed()
             await self._run(name, running)
         except asyncio.CancelledError:
             # Only `finish` does so, when a worker took too long to stop.
@@ -401,15 +401,14 @@ class Dispatcher:
         self.metrics.job_ended(state, seconds, result)
         steps = f"; {result.ran} steps ran, {result.reused} were reused" if result else ""
         log.info("job %s: %s after %.3f s%s", running.claim.job.id, state, seconds, steps)
-        with suppress(DatabaseError):
-            await self.hub.queue_changed()
+        self.hub.queue_changed()
         self._publish(running, [running.narrator.finished()])
         self.ended(running.claim.job.id)
 
     async def _give_back(self, running: Running) -> None:
         with suppress(DatabaseError):  # then the lease ends by itself, or the next start takes it back
             await self.queue.release(running.claim.lease)
-            await self.hub.queue_changed()
+            self.hub.queue_changed()
 
     async def _died(self, name: str, running: Running, cause: str) -> None:
         """A worker has gone over a job."""
@@ -428,7 +427,7 @@ class Dispatcher:
                 sentence = f"its worker died three times; last: it {cause}"
                 self._publish(running, [running.narrator.broken("WorkerDied", sentence)])
             await self._over(running, back.state)
-        await self.hub.queue_changed()
+        self.hub.queue_changed()
 
     # Beside the lanes
 

@@ -10,9 +10,11 @@ import struct
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from server.database.errors import DatabaseError
 from server.web.narrator import Message, Picture, StatusText, Told
 from server.web.outbox import Frame, Outbox
 
@@ -136,13 +138,11 @@ class Hub:
     def _everybody(self) -> set[Listener]:
         return {listener for same in self._listeners.values() for listener in same}
 
-    async def queue_changed(self) -> None:
-        """Tell everybody how long the queue is, now or, if that was told a moment ago, in a moment."""
-        wait = self._told_status + STATUS_SECONDS - time.monotonic()
-        if wait <= 0:
-            await self._tell_status()
-        elif self._status_due is None:
-            self._status_due = asyncio.create_task(self._tell_status_in(wait))
+    def queue_changed(self) -> None:
+        """Have everybody told how long the queue is: at once or, if that was told a moment ago, in a moment."""
+        if self._status_due is None:
+            wait = self._told_status + STATUS_SECONDS - time.monotonic()
+            self._status_due = asyncio.create_task(self._tell_status_in(max(wait, 0.0)))
 
     def close(self) -> None:
         """Forget what is still to be told."""
@@ -176,7 +176,8 @@ class Hub:
     async def _tell_status_in(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self._status_due = None
-        await self._tell_status()
+        with suppress(DatabaseError):  # whoever asks for more than a number will be told of it
+            await self._tell_status()
 
     async def _tell_status(self) -> None:
         self._told_status = time.monotonic()

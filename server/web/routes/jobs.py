@@ -107,7 +107,7 @@ async def cancel_many(desk: Desk, caller: Caller, body: Cancelling) -> JsonAnswe
 async def retry(desk: Desk, caller: Caller, job_id: str) -> Json:
     """Put a job that failed or was cancelled into the queue again."""
     accepted = await desk.queue.retry(job_id, caller.owner, most_unfinished=desk.most_unfinished)
-    await desk.hub.queue_changed()
+    desk.hub.queue_changed()
     desk.dispatcher.wake()
     return {"prompt_id": accepted.id, "number": number(accepted.number)}
 

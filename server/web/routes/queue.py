@@ -57,7 +57,7 @@ async def change_queue(desk: Desk, caller: Caller, body: QueueChange) -> None:
     """Take jobs that wait out of the queue: all, or those named."""
     if body.clear:
         await desk.queue.cancel_waiting(caller.owner)
-        await desk.hub.queue_changed()
+        desk.hub.queue_changed()
     if body.delete:
         # Those that run are not meant; for them there is /interrupt.
         jobs = await desk.history.jobs(body.delete[:MOST_LISTED], caller.owner)
