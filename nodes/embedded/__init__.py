@@ -7,3 +7,6 @@ LOOMLET = Path(__file__).parent / "loomlet"
 
 JUDGE = Path(__file__).parent / "judge.safetensors"
 """The classifier that measures whether a picture shows what its prompt says."""
+
+DIRECTIONS = Path(__file__).parent / "directions.safetensors"
+"""How the text encoder says each of the classifier's answers."""

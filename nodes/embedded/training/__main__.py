@@ -11,8 +11,21 @@ from typing import NamedTuple
 
 import torch
 
-from .. import JUDGE, LOOMLET
-from . import adherence, album, autoencoder, captions, export, judge, preview, sheets, text_encoder, tokenizer, unet
+from .. import DIRECTIONS, JUDGE, LOOMLET
+from . import (
+    adherence,
+    album,
+    autoencoder,
+    captions,
+    export,
+    judge,
+    picture_tower,
+    preview,
+    sheets,
+    text_encoder,
+    tokenizer,
+    unet,
+)
 from .album import Album
 from .painter import Painter
 from .progress import say
@@ -91,6 +104,7 @@ def run(plan: Plan, out: Path, folder: Path, verdict: Path) -> None:
     once("judge", out, lambda: judge.train(plan.judging, out, verdict, SEED))
     export.write(out, folder)
     preview.write(folder)
+    picture_tower.write(verdict.with_name(DIRECTIONS.name), SEED)
     say("export", f"{export.size(folder) / 1e6:.1f} MB in {folder}")
     sheets.save(Painter.shipped(folder).paint, folder.parent / "contact_sheet.png")
 

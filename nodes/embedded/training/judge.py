@@ -11,9 +11,10 @@ import numpy as np
 import safetensors.torch
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from ..classifier import SIDE, Classifier, resized
 from . import album
 from .album import Album
 from .autoencoder import to_tensor
@@ -21,41 +22,19 @@ from .progress import Learner, Meter, rate, set_seed
 from .vocabulary import SIZES, Attributes, encode
 
 files: Any = safetensors.torch
-SIDE = 128
-WIDTHS = (3, 16, 32, 64, 96, 128)
 
 
-class Judge(nn.Module):
-    """Five convolutions that halve the picture, and one answer per attribute that still knows where things are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(b // 8, b), nn.SiLU())
-            for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)
-        )
-        self.answer = nn.Linear(WIDTHS[-1] * (SIDE // 32) ** 2, sum(SIZES))
-
-    def forward(self, pictures: Float[Tensor, "count 3 128 128"]) -> Float[Tensor, "count answers"]:
-        x = pictures
-        for stage in self.stages:
-            x = stage(x)
-        return self.answer(x.flatten(1))
+class Judge(Classifier):
+    """The network, asked for answers instead of logits."""
 
     @torch.no_grad()
     def name(self, pictures: UInt8[np.ndarray, "count height width 3"]) -> Int[np.ndarray, "count slots"]:
         """The number of every attribute's likeliest value, as `vocabulary.encode` counts them."""
         answers = [
-            torch.stack([part.argmax(1) for part in self(_resized(to_tensor(batch))).split(SIZES, dim=1)], dim=1)
+            torch.stack([part.argmax(1) for part in self(resized(to_tensor(batch))).split(SIZES, dim=1)], dim=1)
             for batch in np.array_split(pictures, max(1, len(pictures) // 50))
         ]
         return torch.cat(answers).numpy()
-
-
-def _resized(pictures: Float[Tensor, "count 3 height width"]) -> Float[Tensor, "count 3 128 128"]:
-    if pictures.shape[-1] == SIDE:
-        return pictures
-    return F.interpolate(pictures, (SIDE, SIDE), mode="bilinear", antialias=True)
 
 
 def _varied(pictures: Float[Tensor, "count 3 128 128"], generator: torch.Generator) -> Float[Tensor, "count 3 128 128"]:
