@@ -20,9 +20,12 @@ from nodes.maths.model_sampling import DiscreteSampling, Latents, ModelSampling,
 from nodes.maths.regions import Region, Weight, around, clipped, feathered, from_shares, mixed, resized, whole
 from nodes.maths.samplers import Guided
 from nodes.models import DenoiseNetwork, ModelPool
+from nodes.network_patches import NetworkPatch, RecordedAttention
+from nodes.patched_network import recorded
 from nodes.rules import Evaluation, GuidanceRule, Memory, Side
 from nodes.values import Area, Conditioning, ContinuousLevels, FlowLevels, Model, Prompt, Shown, ThirdPrompt
 
+Attention = Float[Tensor, "batch queries keys"]
 _Side = Side | Literal["third"]
 LONGEST_REPEAT = 4
 """Prompts of different length are repeated to a common one, at most this many times, to share a pass."""
@@ -78,29 +81,38 @@ def guided_denoiser(
     """
     sampling = sampling_of(model)
     rules = model.guidance
-    network = pool.denoise_network(model)
+    networks = _Networks(pool, model, sampling)
     scale = third.scale if third and third.style == "dual" else cfg
     uncond = uncond or needs_uncond(scale) or any(rule.needs_uncond for rule in rules)
     prompts = _sides(positive, negative, third, uncond)
     plans: dict[torch.Size, dict[_Side, list[_Placed]]] = {}
     remembered: MutableMapping[GuidanceRule, Memory] = {} if memory is None else memory
 
-    def predict(sides: Collection[_Side], x: Latents, sigma: float) -> dict[_Side, Latents]:
+    def predict(
+        sides: Collection[_Side], x: Latents, sigma: float, patches: Sequence[NetworkPatch] = ()
+    ) -> tuple[dict[_Side, Latents], dict[_Side, Attention]]:
         if x.shape not in plans:
             plans[x.shape] = _plan(model, prompts, kept, x.shape, batch, sampling, pool.device)
-        placed: dict[_Side, list[_Placed]] = {
-            side: [part for part in plans[x.shape][side] if part.counts_at(sigma)] for side in sides
-        }
-        parts = [part for side in placed.values() for part in side]
-        predictions = iter(_predictions(network, sampling, x, sigma, parts))
-        return {side: _mixed(parts, [next(predictions) for _ in parts], x) for side, parts in placed.items()}
+        placed = [(side, part) for side in sides for part in plans[x.shape][side] if part.counts_at(sigma)]
+        parts = [part for _, part in placed]
+        predictions, maps = _predictions(networks.at(sigma, patches), sampling, x, sigma, parts)
+        mixtures: dict[_Side, Latents] = {}
+        attention: dict[_Side, Attention] = {}
+        for side in sides:
+            own = [at for at, (its_side, _) in enumerate(placed) if its_side == side]
+            mixtures[side] = _mixed([parts[at] for at in own], [predictions[at] for at in own], x)
+            if (seen := next((maps[at] for at in own if at in maps and parts[at].region is None), None)) is not None:
+                attention[side] = seen
+        return mixtures, attention
 
     def denoise(x: Latents, sigma: float) -> tuple[Latents, Latents]:
-        def ask(side: Side, latent: Latents) -> Latents:
-            return predict([side], latent, sigma)[side]
+        def ask(side: Side, latent: Latents, patches: Sequence[NetworkPatch] = (), /) -> Latents:
+            return predict([side], latent, sigma, patches)[0][side]
 
-        predictions = predict(prompts, x, sigma)
+        record = (RecordedAttention(),) if any(rule.needs_attention for rule in rules) else ()
+        predictions, attention = predict(prompts, x, sigma, record)
         found = Evaluation(x, sigma, scale, predictions["cond"], predictions.get("uncond"), ask, remembered, pool)
+        found = replace(found, attention=attention.get("uncond"))
         if third is None:
             for rule in rules:
                 found = rule.before(found)
@@ -110,6 +122,25 @@ def guided_denoiser(
         return guided, guided if found.uncond is None else found.uncond
 
     return Guided(denoise)
+
+
+class _Networks:
+    """A model's network under the patches that count at a noise level, and others."""
+
+    def __init__(self, pool: ModelPool, model: Model, sampling: ModelSampling) -> None:
+        self._pool = pool
+        self._model = model
+        self._spans = [
+            (patch, sampling.percent_to_sigma(patch.end), sampling.percent_to_sigma(patch.start))
+            for patch in model.network_patches
+        ]
+        self._made: dict[tuple[NetworkPatch, ...], DenoiseNetwork] = {}
+
+    def at(self, sigma: float, others: Sequence[NetworkPatch]) -> DenoiseNetwork:
+        patches = (*(patch for patch, lowest, highest in self._spans if lowest <= sigma <= highest), *others)
+        if patches not in self._made:
+            self._made[patches] = self._pool.denoise_network(replace(self._model, network_patches=patches))
+        return self._made[patches]
 
 
 def _sides(
@@ -262,20 +293,27 @@ def _mixed(parts: Sequence[_Placed], predictions: Sequence[Latents], like: Laten
 
 def _predictions(
     network: DenoiseNetwork, sampling: ModelSampling, x: Latents, sigma: float, parts: Sequence[_Placed]
-) -> list[Latents]:
-    """What the network predicts for each part: the denoised latent, in as few passes as sizes and lengths allow."""
+) -> tuple[dict[int, Latents], dict[int, Attention]]:
+    """What the network predicts for each part: the denoised latent, in as few passes as sizes and lengths allow.
+
+    And the attention it recorded, if it does.
+    """
     scaled = sampling.scale_input(x, sigma)
     timestep = float(sampling.timestep(sigma))
     predictions: dict[int, Latents] = {}
+    attention: dict[int, Attention] = {}
     for group in _passes(parts):
         crops = [_seen(scaled, parts[at]) for at in group]
         numbers = [numbers for at in group if (numbers := parts[at].told) is not None]
         tokens = _alike([parts[at].tokens for at in group])
         times = torch.full((len(tokens),), timestep, device=x.device)
-        output = network(torch.cat(crops), times, tokens, *([Told.joined(numbers)] if numbers else []))
+        with recorded() as maps:
+            output = network(torch.cat(crops), times, tokens, *([Told.joined(numbers)] if numbers else []))
         for at, part in zip(group, output.chunk(len(group)), strict=True):
             predictions[at] = sampling.denoised(_crop(x, parts[at]), part, sigma)
-    return [predictions[at] for at in range(len(parts))]
+        for seen in maps:
+            attention |= zip(group, seen.chunk(len(group)), strict=True)
+    return predictions, attention
 
 
 def _seen(x: Latents, part: _Placed) -> Latents:

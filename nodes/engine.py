@@ -53,6 +53,7 @@ from nodes import (
     text,
     tiled_vae,
     transparency,
+    unet_patches,
     upscaling,
     videos,
 )
@@ -100,6 +101,7 @@ def built_in() -> Catalogue:
         text,
         tiled_vae,
         transparency,
+        unet_patches,
         upscaling,
         videos,
     )

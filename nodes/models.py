@@ -153,6 +153,10 @@ class ModelPool(Service):
         from nodes.materialise import DTYPES
 
         module, precision, device = self.unet(model), self.unet_precision(model), self.device
+        if model.network_patches:
+            from nodes.patched_network import patched
+
+            module = patched(module, model.network_patches)
         dtype = DTYPES[precision.dtype]
         layout = torch.channels_last if precision.channels_last else torch.contiguous_format
 

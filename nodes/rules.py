@@ -6,15 +6,16 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from nodes.models import ModelPool
+    from nodes.network_patches import NetworkPatch
 
     Latents = Float[Tensor, "batch channels height width"]
 
@@ -26,7 +27,9 @@ class Evaluation:
     """What the network predicts at one point of the sampling, and how to ask it again.
 
     `cond` and `uncond` are denoised latents under the positive and the negative prompts; None where the negative ones
-    were not needed. `scale` is that of guidance. `ask` predicts under the prompts of one side for another latent.
+    were not needed. `scale` is that of guidance. `ask` predicts under the prompts of one side for another latent, or
+    with further patches of the network. `attention` is the network's innermost one under the negative prompt, averaged
+    over its heads, for rules that need it.
     `memory` is what each rule remembers of earlier evaluations. `models` has the networks.
     """
 
@@ -35,9 +38,14 @@ class Evaluation:
     scale: float
     cond: Latents
     uncond: Latents | None
-    ask: Callable[[Side, Latents], Latents]
+    ask: Ask
     memory: MutableMapping[GuidanceRule, Memory]
     models: ModelPool
+    attention: Float[Tensor, "batch queries keys"] | None = None
+
+
+class Ask(Protocol):
+    def __call__(self, side: Side, x: Latents, patches: Sequence[NetworkPatch] = (), /) -> Latents: ...
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class GuidanceRule:
 
     needs_uncond: ClassVar[bool] = False
     """Whether it needs the prediction under the negative prompts even where guidance does not."""
+    needs_attention: ClassVar[bool] = False
 
     def before(self, found: Evaluation) -> Evaluation:
         return found

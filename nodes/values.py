@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from nodes.weight_patches import Patch
+    from nodes.network_patches import NetworkPatch
     from nodes.rules import GuidanceRule, Memory
+    from nodes.weight_patches import Patch
 
 Variant = Literal["plain", "inpainting", "pix2pix"]
 """What a network takes beside the noisy latent: nothing; a mask and a picture without the masked area; a picture."""
@@ -86,8 +87,9 @@ class Model(Value, kind="MODEL"):
     Betas run from `beta_start` to `beta_end` over `timesteps` steps, of which `distilled` are known where that is not
     0; `levels` stand in their place for other kinds of training. (latent - `latent_shift`) · `latent_scale` takes a
     VAE's latent into the range the network was trained on (0.18215 for Stable Diffusion 1). `preview` comes with some
-    models. `guidance` are rules that change how it is guided, applied in their order. With
-    `differential` (0…1, the strength), a noise mask says from when on a pixel may change: the whiter, the sooner.
+    models. `guidance` are rules that change how it is guided, applied in their order;
+    `network_patches` change how its network computes. With `differential` (0…1, the strength), a noise mask says from
+    when on a pixel may change: the whiter, the sooner.
     """
 
     weights: Weights
@@ -106,6 +108,7 @@ class Model(Value, kind="MODEL"):
     variant: Variant = "plain"
     told: Told = "nothing"
     guidance: tuple[GuidanceRule, ...] = ()
+    network_patches: tuple[NetworkPatch, ...] = ()
     differential: float | None = None
 
 

@@ -1,0 +1,79 @@
+"""Changes to how a U-Net computes, as references: between its layers, in its self-attention, in its resolution.
+
+`nodes/patched_network.py` puts them into a network. Imports no torch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Resize = Literal["bicubic", "nearest-exact", "bilinear", "area", "bislerp"]
+
+
+@dataclass(frozen=True)
+class NetworkPatch:
+    """A change to how a network computes, from `start` to `end` of the sampling (0…1)."""
+
+    @property
+    def start(self) -> float:
+        return 0.0
+
+    @property
+    def end(self) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class FreeU(NetworkPatch):
+    """`backbone` and `skip` factors where the backbone is four and two times as wide as the network's first layer."""
+
+    backbone: tuple[float, float]
+    skip: tuple[float, float]
+    by_mean: bool
+
+
+@dataclass(frozen=True)
+class IdentityAttention(NetworkPatch):
+    """In the innermost block no place attends to any but itself."""
+
+
+@dataclass(frozen=True)
+class RecordedAttention(NetworkPatch):
+    """The innermost self-attention is noted for who asks (`patched_network.recorded`)."""
+
+
+@dataclass(frozen=True)
+class TiledAttention(NetworkPatch):
+    """Self-attention within tiles of at least `tile` places, down to `depth` halvings of the resolution."""
+
+    tile: int
+    options: int
+    depth: int
+    scale_depth: bool
+
+
+@dataclass(frozen=True)
+class MergedTokens(NetworkPatch):
+    """Self-attention at full resolution asks with a share of its tokens merged into others."""
+
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Downscaled(NetworkPatch):
+    """From an input block on, counted as in the original layout, the network works at a lower resolution."""
+
+    block: int
+    factor: float
+    first: float
+    last: float
+    after_skip: bool
+    down: Resize
+    up: Resize
+
+    @property
+    def start(self) -> float:
+        return self.first
+
+    @property
+    def end(self) -> float:
+        return self.last
