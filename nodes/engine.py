@@ -61,7 +61,7 @@ from nodes.codecs import CODEC
 from nodes.documents import Documents
 from nodes.models import ModelPool
 from nodes.precision import PrecisionChoice
-from nodes.vision import diffusion_classifier
+from nodes.vision.modules import MODULES as VISION
 
 MEMORY_BYTES = 2 * 1024**3
 DISK_BYTES = 20 * 1024**3
@@ -77,7 +77,6 @@ def built_in() -> Catalogue:
         checkpoints,
         custom_sampling,
         differential,
-        diffusion_classifier,
         flow,
         guidance,
         image_filters,
@@ -104,6 +103,7 @@ def built_in() -> Catalogue:
         unet_patches,
         upscaling,
         videos,
+        *VISION,
     )
 
 

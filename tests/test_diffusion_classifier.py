@@ -10,38 +10,21 @@ from torch import Tensor
 
 from graph.builder import WorkflowBuilder
 from graph.lists import Items
-from graph.node import node
 from nodes import checkpoints
-from nodes.embedded.training.captions import plain
-from nodes.embedded.training.pictures import draw
-from nodes.embedded.training.vocabulary import Attributes
 from nodes.maths.model_sampling import DiscreteSampling
 from nodes.models import ModelPool
-from nodes.values import Image
 from nodes.vision import diffusion_classifier
 from nodes.vision.answers import Named
 from nodes.vision.diffusion_classifier import classify_by_denoising
-from tests.running import SOURCES, Bench, any_image
-
-SHOWN = (
-    Attributes("icon", "house", "red", "white"),
-    Attributes("icon", "duck", "yellow", "blue"),
-    Attributes("digit", colour="blue", background="white", digit="three"),
-)
-
-
-@node("Drawings")
-def drawings() -> Image:
-    """One picture of each."""
-    pixels = torch.stack([torch.tensor(draw(shown, 40 + at)) for at, shown in enumerate(SHOWN)])
-    return Image(pixels.float() / 255)
+from tests.drawings import CAPTIONS, DRAWINGS, drawings
+from tests.running import Bench, any_image
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     used = Bench.below(tmp_path, diffusion_classifier, checkpoints)
     services = {ModelPool: ModelPool("fp32", "cpu")}
-    return replace(used, services=services, catalogue=used.catalogue | type(SOURCES)((drawings,)))
+    return replace(used, services=services, catalogue=used.catalogue | DRAWINGS)
 
 
 def listed(outputs: tuple[Items, Items, str]) -> Named:
@@ -57,13 +40,12 @@ def classify(bench: Bench, prompts: str, levels: int = 3, batch: int = 1) -> Nam
 
 
 def test_the_embedded_model_knows_what_a_drawing_shows(bench: Bench):
-    prompts = [plain(shown) for shown in SHOWN]
     with WorkflowBuilder() as workflow:
         model, clip, vae = checkpoints.load_checkpoint("loomlet")
-        classify_by_denoising(model, clip, vae, drawings(), "\n".join(prompts), levels=4, draws=1)
+        classify_by_denoising(model, clip, vae, drawings(), "\n".join(CAPTIONS), levels=4, draws=1)
     found = listed(bench.last(workflow))
-    assert found.labels == prompts
-    assert len(found.scores) == 9 and found.table.splitlines()[1].startswith(prompts[1])
+    assert found.labels == list(CAPTIONS)
+    assert len(found.scores) == 9 and found.table.splitlines()[1].startswith(CAPTIONS[1])
 
 
 def test_a_picture_has_the_same_scores_alone_and_in_a_batch(bench: Bench):

@@ -1,0 +1,5 @@
+"""The modules of this folder that declare nodes."""
+
+from nodes.vision import boxes, captions, classification, diffusion_classifier, models, segments, similarity
+
+MODULES = (boxes, captions, classification, diffusion_classifier, models, segments, similarity)
