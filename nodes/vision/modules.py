@@ -1,5 +1,14 @@
 """The modules of this folder that declare nodes."""
 
-from nodes.vision import boxes, captions, classification, diffusion_classifier, models, segments, similarity
+from nodes.vision import (
+    boxes,
+    captions,
+    classification,
+    diffusion_classifier,
+    guidance,
+    models,
+    segments,
+    similarity,
+)
 
-MODULES = (boxes, captions, classification, diffusion_classifier, models, segments, similarity)
+MODULES = (boxes, captions, classification, diffusion_classifier, guidance, models, segments, similarity)
