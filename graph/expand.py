@@ -13,6 +13,7 @@ from graph.folders import Folders
 from graph.identities import Constant, Gathered, Result
 from graph.identity import content_identity
 from graph.lists import Blocked
+from graph.mentions import possible_mentions, with_mentions
 from graph.node import Input, Many, Node, Output, Whole, composite
 from graph.recording import Link, owned, recording
 from graph.resolve import Ref, Step, literal_problem
@@ -116,9 +117,11 @@ class _Calls:
             if ref is not None:
                 self._check_link(node, declared, self.outputs[ref])
                 links[name] = ref
+                self._note_mentions(name, possible_mentions(declared.literal, self.folders), files)
             elif declared.value is None:
                 literals[name] = self._literal(node, declared, given)
                 self._note_file(declared, literals[name], files)
+                self._note_mentions(name, with_mentions(declared.literal, self.folders, literals[name]), files)
             elif given is not None:
                 raise TypeError(
                     f"{self.step.node.name} passes {name!r} of {node.name} a {type(given).__name__} made on the spot; "
@@ -183,6 +186,10 @@ class _Calls:
         if source is not None:
             name = cast(str, value)
             files[declared.name] = f"{name}:{content_identity(source.locate(self.folders, name))}"
+
+    def _note_mentions(self, name: str, identity: str | None, files: dict[str, str]) -> None:
+        if identity is not None:
+            files[name] = identity
 
 
 @lru_cache(maxsize=64)

@@ -49,6 +49,8 @@ def key_of(
             if upstream is None or name in step.node.file_inputs:
                 return None
             parts.append(b"%b>%b%d;" % (encode(name), upstream, output))
+            if name in files:  # a text that comes by a link may mention them
+                parts.append(b"@%b" % encode(files[name]))
         elif name in files:
             parts.append(b"%b@%b" % (encode(name), encode(files[name])))
         elif name in literals:

@@ -54,6 +54,18 @@ class Source(Protocol):
         ...
 
 
+class Mentions(Protocol):
+    """Finds the files that a text mentions, so that their content counts. Used as `Annotated[str, mentions]`."""
+
+    def mentioned(self, folders: Folders, text: str) -> Sequence[Path]:
+        """Those that this text mentions; what is not there is left out."""
+        ...
+
+    def all(self, folders: Folders) -> Sequence[Path]:
+        """Those that any text may mention: for one that is not known yet."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The range of a number; `above` and `below` exclude the bound."""
@@ -101,6 +113,7 @@ class LiteralType:
     limits: Limits = UNLIMITED
     choices: tuple[object, ...] = ()
     source: Source | None = None
+    mentions: Mentions | None = None
     tooltip: str = ""
     simple: bool = False
     """Whether its limits and choices are all there is to check."""
@@ -167,6 +180,7 @@ def literal_type(annotation: Any) -> LiteralType:
         limits=limits,
         choices=choices,
         source=source,
+        mentions=next((item for item in metadata if hasattr(item, "mentioned")), None),
         tooltip=next((item.description for item in metadata if isinstance(item, FieldInfo) and item.description), ""),
         simple=source is None
         and (get_origin(base) is Literal if choices else base in _WIRES)
@@ -178,7 +192,7 @@ def _is_simple(item: object) -> bool:
     """Whether an annotation is a limit, or says nothing about which values there may be."""
     if isinstance(item, FieldInfo):
         return all(isinstance(constraint, _LIMITS) for constraint in item.metadata)
-    return isinstance(item, Widget | _LIMITS)
+    return isinstance(item, Widget | _LIMITS) or hasattr(item, "mentioned")
 
 
 _LIMITS = annotated_types.Ge | annotated_types.Gt | annotated_types.Le | annotated_types.Lt

@@ -13,6 +13,7 @@ from graph.folders import Folders
 from graph.identity import content_identity
 from graph.literals import LiteralType
 from graph.loops import Loops, is_end
+from graph.mentions import possible_mentions, with_mentions
 from graph.node import Input
 from graph.problems import InvalidWorkflow, Problem, ProblemKind, describe_step, listed, nearest
 from graph.workflow import Workflow
@@ -212,6 +213,7 @@ class _Resolver:
                 continue
             value = given[name]
             if name in read:
+                self._note_mentions(name, possible_mentions(declared.literal, self.folders), files)
                 link = self._checked_link(node_id, name, declared, read[name], value)
                 if link is not None:
                     links[name] = link
@@ -310,6 +312,7 @@ class _Resolver:
         assert literal is not None
         if literal.takes_as_it_is(value):
             literals[name] = value
+            self._note_mentions(name, with_mentions(literal, self.folders, value), files)
             return
         if isinstance(value, dict):
             wrapped = cast("dict[str, object]", value)
@@ -332,6 +335,11 @@ class _Resolver:
             )
             return
         self._note_file(node_id, name, declared, files, literals[name])
+        self._note_mentions(name, with_mentions(literal, self.folders, literals[name]), files)
+
+    def _note_mentions(self, name: str, identity: str | None, files: dict[str, str]) -> None:
+        if identity is not None:
+            files[name] = identity
 
     def _note_file(self, node_id: str, name: str, declared: Input, files: dict[str, str], value: object) -> None:
         """Let the content of a named file stand in the key beside its name."""
