@@ -17,6 +17,7 @@ from torch import dtype as DType
 from torch.nn import Module
 
 from graph.collector import collector_paused
+from nodes.learned_words import with_room
 from nodes.model_errors import ModelError
 from nodes.model_folders import TEXT_STEM, UNET_STEM, VAE_STEM, weight_files
 from nodes.open_weights import OpenWeights
@@ -88,6 +89,7 @@ def load_text_encoder(weights: Weights, precision: Precision, device: Device, pr
     )
     # The positions are a buffer that files do not hold.
     embeddings = text_body(module).embeddings
+    embeddings.token_embedding = with_room(embeddings.token_embedding)
     embeddings.position_ids = torch.arange(embeddings.position_embedding.num_embeddings, device=device)[None]
     return module
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import Field
 
+from graph.folders import Folders
 from graph.literals import Widget
 from graph.node import node
 from graph.values import INJECTED
@@ -43,12 +44,13 @@ def encode_text_sdxl(
     target_width: Pixels = 1024,
     target_height: Pixels = 1024,
     models: ModelPool = INJECTED,
+    folders: Folders = INJECTED,
 ) -> Conditioning:
     """Encode a text for each of SDXL's encoders, and state the sizes that the network is told."""
     from nodes.text_encoding import encode_prompt
 
     sizes = Sizes(width, height, crop_w, crop_h, target_width, target_height)
-    return _told(encode_prompt(models, clip, text_l, text_g), sizes)
+    return _told(encode_prompt(models, clip, text_l, text_g, folders), sizes)
 
 
 @node("CLIPTextEncodeSDXLRefiner", category="advanced/conditioning", lane="device")
@@ -59,11 +61,12 @@ def encode_text_refiner(
     width: Pixels = 1024,
     height: Pixels = 1024,
     models: ModelPool = INJECTED,
+    folders: Folders = INJECTED,
 ) -> Conditioning:
     """Encode a text for SDXL's refiner, and state the size and the score that the network is told."""
     from nodes.text_encoding import encode_prompt
 
-    return _told(encode_prompt(models, clip, text), Sizes(width, height, score=ascore))
+    return _told(encode_prompt(models, clip, text, folders=folders), Sizes(width, height, score=ascore))
 
 
 def _told(conditioning: Conditioning, sizes: Sizes) -> Conditioning:

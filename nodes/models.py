@@ -179,18 +179,25 @@ class ModelPool(Service):
         return predict
 
     def encode_text(
-        self, clip: Clip, token_ids: "Int[Tensor, 'chunks tokens']"
+        self,
+        clip: Clip,
+        token_ids: "Int[Tensor, 'chunks tokens']",
+        vectors: "Float[Tensor, 'words width'] | None" = None,
     ) -> "tuple[Float[Tensor, 'chunks tokens width'], Float[Tensor, 'chunks width']]":
         """Hidden states of the layer that `clip` asks for, and the pooled last state; its second encoder is not asked.
 
         A layer beyond the first (`layer=-20` of 12) means the last, as in ComfyUI.
+
+        Args:
+            vectors: what stands in the place of tokens with negative ids; -1 is the first of them.
         """
         import torch
 
+        from nodes.learned_words import learned
         from nodes.materialise import text_body
 
         module = self.text_encoder(clip)
-        with torch.no_grad():
+        with torch.no_grad(), learned(vectors):
             output = cast(Any, module)(input_ids=token_ids.to(self.device), output_hidden_states=True)
             layers = len(output.hidden_states) - 1  # the first are the embeddings
             layer = min(clip.layer + clip.left_out, -1)
@@ -202,6 +209,10 @@ class ModelPool(Service):
                 hidden = cast("Tensor", output.hidden_states[layer])
             pooled = output.text_embeds if clip.projected else output.pooler_output
             return hidden.float(), cast("Tensor", pooled).float()
+
+    def text_width(self, clip: Clip) -> int:
+        """How many numbers a token is for a text encoder."""
+        return cast(Any, self.text_encoder(clip)).config.hidden_size
 
     def encode_pixels(
         self, vae: Vae, pixels: "Float[Tensor, 'batch 3 height width']"

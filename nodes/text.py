@@ -5,26 +5,34 @@ from typing import Annotated
 
 from pydantic import Field
 
+from graph.folders import Folders
 from graph.literals import Widget
 from graph.node import node
 from graph.values import INJECTED
+from nodes.embeddings import EMBEDDINGS
 from nodes.model_errors import WrongPrompt
 from nodes.models import ModelPool
 from nodes.values import Clip, Conditioning, Prompt
 
 PromptText = Annotated[
     str,
-    Field(description="What to show. (word:1.2) makes a word count more, \\( and \\) stand for themselves."),
+    EMBEDDINGS,
+    Field(
+        description="What to show. (word:1.2) makes a word count more, \\( and \\) stand for themselves; "
+        "embedding:name is a textual inversion."
+    ),
     Widget(multiline=True, dynamic_prompts=True),
 ]
 
 
 @node("CLIPTextEncode", category="conditioning", title="CLIP Text Encode (Prompt)", lane="device")
-def encode_text(text: PromptText, clip: Clip, models: ModelPool = INJECTED) -> Conditioning:
+def encode_text(
+    text: PromptText, clip: Clip, models: ModelPool = INJECTED, folders: Folders = INJECTED
+) -> Conditioning:
     """Encode a prompt with a CLIP text encoder."""
     from nodes.text_encoding import encode_prompt
 
-    return encode_prompt(models, clip, text)
+    return encode_prompt(models, clip, text, folders=folders)
 
 
 @node("CLIPSetLastLayer", category="conditioning", title="CLIP Set Last Layer")
