@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from server.database.documents import Document
-from server.database.errors import DatabaseError, LeaseLost
+from server.database.errors import DatabaseError, LeaseLost, WrongRequest
 from server.database.event_log import NewEvent, slot_of
 from server.database.job_history import JobHistory
 from server.database.job_queue import JobQueue
@@ -250,16 +250,20 @@ class Dispatcher:
             # Only `finish` does so, when a worker took too long to stop.
             await self._give_back(running)
             raise
+        except WrongRequest as error:  # what this job made cannot be written down, now or later
+            await self._mistaken(running, error)
         except (DatabaseError, WorkerError):
             raise
         except Exception as error:
-            log.exception("job %s: a mistake of this server", running.claim.job.id)
-            await self._end(
-                running, self._broken(running, type(error).__name__, "a mistake of the server; see its log")
-            )
+            await self._mistaken(running, error)
         finally:
             beats.cancel()
             del self.running[running.claim.job.id]
+
+    async def _mistaken(self, running: Running, error: Exception) -> None:
+        """Fail a job over a mistake of this server, so that it stands in nobody's way."""
+        log.error("job %s: a mistake of this server", running.claim.job.id, exc_info=error)
+        await self._end(running, self._broken(running, type(error).__name__, "a mistake of the server; see its log"))
 
     async def _run(self, name: str, running: Running) -> None:
         claim = running.claim
