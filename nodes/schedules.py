@@ -8,7 +8,7 @@ from pydantic import Field
 
 from graph.literals import Widget
 from graph.node import node
-from nodes.values import Model, Sigmas
+from nodes.values import Latent, Model, Sigmas
 
 if TYPE_CHECKING:
     from nodes.maths.model_sampling import NoiseLevels
@@ -166,6 +166,32 @@ def aligned_scheduler(model_type: AlignedModel = "SD1", steps: Steps = 10, denoi
     from nodes.maths import spacings
 
     return _levels(spacings.aligned(model_type, steps, denoise))
+
+
+@node("LTXVScheduler", category="sampling/custom_sampling/schedulers")
+def shifted_scheduler(
+    steps: Steps = 20,
+    max_shift: Annotated[
+        float, Field(ge=0, le=100, description="The shift at 4096 tokens, as a logarithm."), Widget(step=0.01)
+    ] = 2.05,
+    base_shift: Annotated[
+        float, Field(ge=0, le=100, description="The shift at 1024 tokens, as a logarithm."), Widget(step=0.01)
+    ] = 0.95,
+    stretch: Annotated[
+        bool, Field(description="Stretch the levels so that the last one above 0 is `terminal`.")
+    ] = True,
+    terminal: Annotated[
+        float, Field(ge=0, le=0.99, description="Where the stretched levels end."), Widget(step=0.01)
+    ] = 0.1,
+    latent: Annotated[
+        Latent | None, Field(description="Its pixels are the tokens; without one there are 4096.")
+    ] = None,
+) -> Sigmas:
+    """Noise levels of a rectified flow, shifted towards noise the more, the larger the latent is."""
+    from nodes.maths import spacings
+
+    tokens = spacings.SHIFTED_TOKENS[1] if latent is None else latent.samples[0, 0].numel()
+    return _levels(spacings.shifted_by_size(steps, tokens, max_shift, base_shift, terminal if stretch else None))
 
 
 class SplitNoiseLevels(NamedTuple):

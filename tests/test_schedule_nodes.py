@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 
 from graph.describe import node_info
 from graph.folders import Folders
@@ -22,12 +23,13 @@ from nodes.schedules import (
     percent_to_sigma,
     polyexponential_scheduler,
     set_first_sigma,
+    shifted_scheduler,
     split_sigmas,
     split_sigmas_denoise,
     turbo_scheduler,
     vp_scheduler,
 )
-from nodes.values import Model, Sigmas, Weights
+from nodes.values import Latent, Model, Sigmas, Weights
 
 MODEL = Model(Weights(Path("none"), "toy", "toy"))
 SD1 = DiscreteSampling()
@@ -105,6 +107,9 @@ def test_schedule_nodes_hand_their_inputs_to_their_formulas() -> None:
     assert beta_scheduler(MODEL, 5, 0.3, 0.9).values == floats(schedules.beta(SD1, 5, 0.3, 0.9))
     assert turbo_scheduler(MODEL, 3, 0.5).values == floats(spacings.turbo(SD1, 3, 0.5))
     assert aligned_scheduler("SDXL", 8, 0.5).values == floats(spacings.aligned("SDXL", 8, 0.5))
+    latent = Latent(torch.zeros(1, 4, 32, 48))
+    assert shifted_scheduler(8, latent=latent).values == floats(spacings.shifted_by_size(8, 1536, 2.05, 0.95, 0.1))
+    assert shifted_scheduler(8, stretch=False).values == floats(spacings.shifted_by_size(8, 4096, 2.05, 0.95, None))
 
 
 def test_beta_scheduler_with_the_usual_parameters_is_the_schedule_of_that_name() -> None:

@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -100,6 +100,19 @@ def test_one_step_starts_at_the_highest_level() -> None:
     for sigmas in (spacings.karras(1, LOW, HIGH), spacings.exponential(1, LOW, HIGH), spacings.aligned("SVD", 1)):
         assert sigmas[0].item() >= HIGH * 0.999999
         assert sigmas[1:].tolist() == [0.0]  # pyright: ignore[reportUnknownMemberType]  # torch types it bare
+
+
+@pytest.mark.parametrize("terminal", [None, 0.1])
+def test_levels_shifted_by_size_are_those_of_diffusers(terminal: float | None) -> None:
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+    theirs: Any = cast(Any, FlowMatchEulerDiscreteScheduler)(use_dynamic_shifting=True, shift_terminal=terminal)
+    theirs.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25], mu=0.95 + (2.05 - 0.95) * (2560 - 1024) / (4096 - 1024))
+    torch.testing.assert_close(spacings.shifted_by_size(4, 2560, 2.05, 0.95, terminal), theirs.sigmas)
+
+
+def test_one_level_shifted_by_size_is_pure_noise() -> None:
+    torch.testing.assert_close(spacings.shifted_by_size(1, 4096, 2.05, 0.95, 0.1), torch.tensor([1.0, 0.0]))
 
 
 def test_settings_without_a_schedule_are_explained() -> None:

@@ -17,6 +17,8 @@ ALIGNED_LEVELS: dict[str, tuple[float, ...]] = {
     "SVD": (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002),
 }
 
+SHIFTED_TOKENS = 1024, 4096
+
 
 def karras(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> NoiseLevels:
     """Evenly apart in sigma^(1/rho), then 0, Karras et al. (2022), equation 5. Raises ValueError for rho 0."""
@@ -82,6 +84,24 @@ def aligned(kind: str, steps: int, denoise: float = 1.0) -> NoiseLevels:
     levels = table if steps + 1 == len(table) else _interpolated(table, steps + 1)
     kept = levels[-(round(steps * denoise) + 1) :]
     return torch.tensor([*kept[:-1], 0.0])
+
+
+def shifted_by_size(
+    steps: int, tokens: int, max_shift: float, base_shift: float, terminal: float | None
+) -> NoiseLevels:
+    """Of a rectified flow: evenly apart, shifted towards noise by how many tokens there are, then 0, as for LTX-Video.
+
+    Args:
+        tokens: the shift is `base_shift` at 1024 of them and `max_shift` at 4096, both as logarithms.
+        terminal: what the last level above 0 is stretched to; None leaves it.
+    """
+    few, many = SHIFTED_TOKENS
+    shift = math.exp(base_shift + (max_shift - base_shift) * (tokens - few) / (many - few))
+    u = torch.linspace(1.0, 0.0, steps + 1)[:-1]
+    sigmas = shift / (shift + (1.0 / u - 1.0))
+    if terminal is not None and steps > 1:
+        sigmas = 1.0 - (1.0 - sigmas) * (1.0 - terminal) / (1.0 - sigmas[-1])
+    return _finished(sigmas)
 
 
 def _interpolated(levels: Sequence[float], count: int) -> list[float]:
