@@ -28,3 +28,13 @@ def test_inspect_of_what_is_no_model_is_one_sentence(tmp_path: Path):
     for name, reason in (("torn.safetensors", "not a safetensors file, or cut off"), ("none", "there is no such file")):
         said = latentloom("models", "inspect", tmp_path / name, data=tmp_path)
         assert (said.code, said.out) == (2, "") and reason in said.err and "Traceback" not in said.err
+
+
+def test_loras_and_embeddings_are_listed(tmp_path: Path):
+    for name in ("loras/ink.safetensors", "embeddings/style/own.safetensors"):
+        path = tmp_path / "models" / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    lines = latentloom("models", data=tmp_path).out.splitlines()
+    assert lines[lines.index(f"loras  ({tmp_path / 'models' / 'loras'})") + 1] == "  ink.safetensors"
+    assert lines[lines.index(f"embeddings  ({tmp_path / 'models' / 'embeddings'})") + 1] == "  style/own.safetensors"

@@ -14,11 +14,14 @@ def models(context: click.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from nodes.checkpoints import CHECKPOINTS, VAES
+    from nodes.embeddings import EMBEDDINGS
+    from nodes.loras import LORAS
     from nodes.vision.models import VISION_MODELS
 
     settings: Settings = context.obj
     folders = settings.folders()
-    for kind, source in (("checkpoints", CHECKPOINTS), ("vae", VAES), ("vision", VISION_MODELS)):
+    sources = {"checkpoints": CHECKPOINTS, "vae": VAES, "loras": LORAS, "embeddings": EMBEDDINGS}
+    for kind, source in {**sources, "vision": VISION_MODELS}.items():
         click.secho(f"{kind}  ({folders.models(kind)})", bold=True)
         for name in source.names(folders) or ["(none)"]:
             click.echo(f"  {name}")
