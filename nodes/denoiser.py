@@ -21,7 +21,7 @@ from nodes.maths.regions import Region, Weight, around, clipped, feathered, from
 from nodes.maths.samplers import Guided
 from nodes.models import DenoiseNetwork, ModelPool
 from nodes.network_patches import NetworkPatch, RecordedAttention
-from nodes.patched_network import recorded
+from nodes.patched_attention import recorded
 from nodes.rules import Evaluation, GuidanceRule, Memory, Side
 from nodes.values import Area, Conditioning, ContinuousLevels, FlowLevels, Model, Prompt, Shown, ThirdPrompt
 

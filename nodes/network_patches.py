@@ -38,7 +38,7 @@ class IdentityAttention(NetworkPatch):
 
 @dataclass(frozen=True)
 class RecordedAttention(NetworkPatch):
-    """The innermost self-attention is noted for who asks (`patched_network.recorded`)."""
+    """The innermost self-attention is noted for who asks (`patched_attention.recorded`)."""
 
 
 @dataclass(frozen=True)
