@@ -42,14 +42,14 @@ def classify_by_denoising(
     from nodes.text_encoding import encode_prompt
 
     texts = lines_of(prompts, "the list of prompts")
-    latent = _scaled_latent(models, model, vae, image)
+    latent = scaled_latent(models, model, vae, image)
     encoded = [encode_prompt(models, clip, text) for text in texts]
     errors = _errors(models, model, latent, encoded, levels, draws, seed, progress)
     scores = [[-error for error in row] for row in cast("list[list[float]]", errors.tolist())]  # pyright: ignore[reportUnknownMemberType]  # torch types it bare
     return named(texts, scores, digits=4)
 
 
-def _scaled_latent(models: ModelPool, model: Model, vae: Vae, image: Image) -> "Float[Tensor, 'batch c h w']":
+def scaled_latent(models: ModelPool, model: Model, vae: Vae, image: Image) -> "Float[Tensor, 'batch c h w']":
     """The picture as the network sees it; cut to whole pixels of the latent, its middle stays."""
     from nodes.latents import encode
 

@@ -5,10 +5,21 @@ from nodes.vision import (
     captions,
     classification,
     diffusion_classifier,
+    diffusion_mask,
     guidance,
     models,
     segments,
     similarity,
 )
 
-MODULES = (boxes, captions, classification, diffusion_classifier, guidance, models, segments, similarity)
+MODULES = (
+    boxes,
+    captions,
+    classification,
+    diffusion_classifier,
+    diffusion_mask,
+    guidance,
+    models,
+    segments,
+    similarity,
+)
