@@ -216,7 +216,7 @@ def _changes(weights: Weights, kind: Kind, shapes: Shapes) -> Change:
 
     def other(merged: Weights, name: str) -> Tensor | None:
         if merged not in others:
-            others[merged] = _weights_of(merged, kind, shapes)
+            others[merged] = weights_of(merged, kind, shapes)
         return others[merged](merged, name)
 
     return changes(weights, shapes, other) if weights.patches else _unchanged
@@ -226,8 +226,8 @@ def _unchanged(name: str, weight: Tensor) -> Tensor:
     return weight
 
 
-def _weights_of(weights: Weights, kind: Kind, shapes: Shapes) -> Other:
-    """The weights of a network that is merged into another, one at a time, with its own patches."""
+def weights_of(weights: Weights, kind: Kind, shapes: Shapes) -> Other:
+    """The weights of a network, one at a time, in float32, with its patches; None where it has none of that shape."""
     tensors, plan, change = _tensors(weights, kind.stem), _plan(weights, kind), _changes(weights, kind, shapes)
     files = OpenWeights()
 

@@ -3,7 +3,7 @@
 import errno
 import os
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import count
@@ -70,7 +70,9 @@ def _number(name: str, start: str) -> int:
     return int(digits) if digits.isdecimal() else 0
 
 
-def write_atomically(folder: Path, prefix: str, suffix: str, data: bytes, first: int | None = None) -> Path:
+def write_atomically(
+    folder: Path, prefix: str, suffix: str, data: bytes | Iterable[bytes], first: int | None = None
+) -> Path:
     """Write `<prefix>_<N:05>_<suffix>` under the next free N, whole or not at all, and return its path.
 
     Nothing is ever overwritten, also when several processes save at once. Without `first`, the number to try first,
@@ -87,13 +89,13 @@ def write_atomically(folder: Path, prefix: str, suffix: str, data: bytes, first:
 
 
 @contextmanager
-def _temporary(folder: Path, data: bytes) -> Generator[Path, None, None]:
+def _temporary(folder: Path, data: bytes | Iterable[bytes]) -> Generator[Path, None, None]:
     """A hidden file with the data safely on disk; gone afterwards, whatever happened."""
     path = folder / f".{secrets.token_hex(8)}.part"
     try:
         # Not tempfile: its files are readable by their owner only, and this one becomes the output.
         with path.open("xb") as file:
-            file.write(data)
+            file.writelines((data,) if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         yield path
