@@ -5,6 +5,7 @@ The network itself stays as it is, so that others may compute with it at the sam
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -19,11 +20,28 @@ UP_BLOCKS = "UpBlock2D", "CrossAttnUpBlock2D"
 ALWAYS = 62
 """No latent is a multiple of so many doublings: diffusers then tells upsamplers the size of the skip connection."""
 
+VIEWS = 8
+"""So many views of a network are kept."""
+_VIEWS = WeakKeyDictionary[Module, dict[tuple[NetworkPatch, ...], Module]]()
+
 Between = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (hidden, skip) -> (hidden, skip)
 
 
 def patched(network: Module, patches: Sequence[NetworkPatch]) -> Module:
-    """The network with patches, which shares its weights. ValueError for a network they do not fit."""
+    """The network with patches, which shares its weights. ValueError for a network they do not fit.
+
+    It is made once and kept as long as the network is, among the last few.
+    """
+    views = _VIEWS.setdefault(network, {})
+    key = tuple(patches)
+    if (view := views.get(key)) is None:
+        view = views[key] = _made(network, patches)
+        for oldest in list(views)[:-VIEWS]:
+            views.pop(oldest, None)
+    return view
+
+
+def _made(network: Module, patches: Sequence[NetworkPatch]) -> Module:
     view = _twin(network, {})
     parts = cast(Any, view)
     between: list[Between] = []

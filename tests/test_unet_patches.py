@@ -1,5 +1,7 @@
 """Patches of the U-Net: as the formulas and diffusers have them, and in nobody else's way."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -318,6 +320,15 @@ def test_patches_are_part_of_the_identity_of_every_step(folder: Path):
     outputs = Engine(Folders.below(folder), precision="fp32").run(workflow, targets=targets).checked().outputs
     samples = [cast(Latent, outputs[target][0]).samples for target in targets]
     assert len({each.sum().item() for each in samples}) == len(samples)
+
+
+def test_a_view_is_made_once_and_goes_with_its_network():
+    unet = made()
+    gone, view = weakref.ref(unet), weakref.ref(under(free_u_node, unet=unet))
+    assert under(free_u_node, unet=unet) is view()
+    del unet
+    gc.collect()
+    assert gone() is None and view() is None
 
 
 def test_a_network_of_another_kind_is_refused_with_its_blocks():
