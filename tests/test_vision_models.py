@@ -46,10 +46,14 @@ def test_a_folder_is_loaded_for_its_task_with_every_weight(bench: Bench, write: 
     assert all(torch.equal(a, loaded.state_dict()[name]) for name, a in written.state_dict().items())
 
 
-def test_the_embedded_model_and_folders_at_any_depth_are_offered(bench: Bench):
+def test_the_embedded_model_and_folders_at_any_depth_and_behind_links_are_offered(bench: Bench):
     has(bench, tiny_vision.write_classifier, "some/tiny")
+    has(bench, tiny_vision.write_classifier, ".hidden/tiny")
+    root = bench.folders.models("vision")
+    (root / "linked").symlink_to(root / "some", target_is_directory=True)
     names = VISION_MODELS.names(bench.folders)
-    assert {"loomlet", "loomlet-digit", "some/tiny"} < set(names)
+    assert {"loomlet", "loomlet-digit", "some/tiny", "linked/tiny"} < set(names)
+    assert not any("hidden" in name for name in names)
 
 
 def test_a_network_of_another_task_is_refused_with_both_names(bench: Bench):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from graph.folders import Folders, inside
+from graph.folders import Folders, files_below, inside
 from graph.identity import content_identity, digest, encode
 from graph.node import node
 from graph.values import INJECTED, Value
@@ -86,8 +86,8 @@ class VisionSource:
     """The folders in `models/vision/`, and what the embedded model sees with."""
 
     def names(self, folders: Folders) -> Sequence[str]:
-        root = folders.models("vision")
-        own = {path.parent.relative_to(root).as_posix() for path in root.glob("**/config.json")} - {"."}
+        files = files_below(folders.models("vision"), frozenset({".json"}))
+        own = {name.removesuffix("/config.json") for name in files if name.endswith("/config.json")}
         return sorted(own | set(self.embedded))
 
     def locate(self, folders: Folders, name: str) -> Path:
