@@ -1,17 +1,24 @@
 """LoRAs and their relatives: every kind against its formula, every naming, exact undoing, and the refusals."""
 
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
+from graph.builder import WorkflowBuilder
 from graph.folders import Folders
 from nodes.checkpoints import load_checkpoint
+from nodes.codecs import CODEC
+from nodes.engine import Engine, built_in, usual_store
+from nodes.latents import empty_latent
 from nodes.loras import load_lora, load_lora_for_model
+from nodes.merging import merge_models
 from nodes.model_errors import ModelError
 from nodes.models import ModelPool
+from nodes.sampling import ksampler
+from nodes.text import encode_text
 from nodes.values import Clip, Model
 from tests import small_models, tiny_models
 from tests.adapter_files import Tensors, change, lora, named, noise, write
@@ -307,3 +314,37 @@ def test_what_is_for_a_text_encoder_is_not_missed_by_the_model_alone(world: Worl
     with caplog.at_level(logging.WARNING):
         changed(world, {**named(f"unet.{QUERY}", lora(weight(world, QUERY))), **text}, QUERY)
     assert not caplog.text
+
+
+def test_a_picture_changes_with_a_lora_and_not_with_one_of_no_strength(world: World):
+    model, _ = world.load()
+    world.write(named(f"unet.{QUERY}", lora(world.unet(model)[f"{QUERY}.weight"])))
+    engine = Engine(world.folders, catalogue=built_in(), precision="fp32", store=usual_store(world.folders))
+
+    def latent(strength: float | None) -> Tensor:
+        with WorkflowBuilder() as workflow:
+            model, clip, _ = load_checkpoint(ckpt_name="SD 1.safetensors")
+            if strength is not None:
+                changed = load_lora(
+                    model=model, clip=clip, lora_name="own.safetensors", strength_model=strength, strength_clip=0.0
+                )
+                model, clip = changed
+            text = encode_text(text="the blue cat", clip=clip)
+            sampled: Any = ksampler(
+                model=model, seed=1, steps=2, cfg=1.0, sampler_name="euler", scheduler="normal", positive=text,
+                negative=text, latent_image=empty_latent(width=64, height=64, batch_size=1),
+            )  # fmt: skip
+        output: Any = engine.run(workflow, targets=[sampled.step]).checked().outputs[sampled.step][0]
+        return output.samples
+
+    plain, strong = latent(None), latent(1.0)
+    assert not torch.equal(plain, strong) and strong.isfinite().all()
+    assert torch.equal(latent(0.0), plain) and torch.equal(latent(1.0), strong)
+
+
+def test_a_reference_with_patches_is_kept_on_disk_as_it_is(world: World):
+    model, _ = world.load()
+    name = world.write(named(f"unet.{QUERY}", lora(weight(world, QUERY))))
+    patched = merge_models(load_lora_for_model(model, name, 0.5, world.folders), model, 0.5)
+    encoded = CODEC.encode(patched)
+    assert CODEC.decode(encoded.tree, encoded.blocks) == patched
