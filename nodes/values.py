@@ -116,8 +116,8 @@ class Model(Value, kind="MODEL"):
 class Clip(Value, kind="CLIP"):
     """A reference to a text encoder with its tokenizer. `layer` is the hidden layer to take: -1 is the last.
 
-    `normed`: its states go through the final norm, whichever layer they are from. `left_out` layers at the end are in no
-    file, and count all the same. A chunk is filled up with the token `pad`, or the tokenizer's own. `projected`: the
+    `normed`: its states go through the final norm, whichever layer they are from. `left_out` layers at the end are in
+    no file, and count all the same. A chunk is filled up with the token `pad`, or the tokenizer's own. `projected`: the
     pooled state is. Where there is a `second` encoder, its states are appended to this one's, and pooled are its own.
     """
 
