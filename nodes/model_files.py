@@ -10,11 +10,13 @@ from torch import Tensor
 
 from nodes.adapter_names import canonical_shapes, original_names
 from nodes.materialise import TEXT_ENCODER, UNET, VAE, Kind, weights_of
+from nodes.model_errors import ModelError
 from nodes.model_folders import weight_files
 from nodes.safetensors_header import DTYPE_BITS, read_header
+from nodes.text_layout import naming_of, open_clip_places
 from nodes.vae_layout import ORIGINAL_MARK, vae_names
 from nodes.values import Clip, Model, Vae, Weights
-from nodes.weight_places import Shape, Shapes, count, shapes_below
+from nodes.weight_places import Place, Shape, Shapes, count, shapes_below
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 ALIGNMENT = 8
@@ -63,6 +65,48 @@ def vae_tensors(vae: Vae) -> Iterator[Saved]:
     for each in _tensors(vae.weights, VAE, shapes, table.original):
         kernels = ".attn_1." in each.name and each.name.endswith(".weight") and len(each.shape) == 2
         yield each._replace(shape=(*each.shape, 1, 1)) if kernels else each
+
+
+def checkpoint_tensors(model: Model, clip: Clip, vae: Vae) -> Iterator[Saved]:
+    """All parts in the original layout, in one file. Raises ModelError for a text encoder that is not whole."""
+    yield from model_tensors(model)
+    yield from (each._replace(name=f"first_stage_model.{each.name}") for each in vae_tensors(vae))
+    encoders = [clip, *([clip.second] if clip.second else [])]
+    for at, encoder in enumerate(encoders):
+        if encoder.left_out:
+            advice = "Load the model from a single file."
+            raise ModelError(encoder.weights.path, "the text encoder lacks layers that such a file has", advice)
+        opened = _is_open(encoder.weights)
+        start = f"conditioner.embedders.{at}." if encoder.second or at or encoder.projected else "cond_stage_model."
+        found = clip_tensors(encoder)
+        for each in _as_open_clip(found) if opened else found:
+            yield each._replace(name=f"{start}{'model' if opened else 'transformer'}.{each.name}")
+
+
+def _is_open(weights: Weights) -> bool:
+    """Whether OpenCLIP trained a text encoder, whose files have other names."""
+    if weights.path.is_dir():
+        config = json.loads((weights.path / "config.json").read_bytes())
+        return config.get("hidden_act", "quick_gelu") != "quick_gelu"
+    return naming_of(_shapes(weights, TEXT_ENCODER)) == "openclip"
+
+
+def _as_open_clip(tensors: Iterable[Saved]) -> Iterator[Saved]:
+    """Tensors of a text encoder as OpenCLIP keeps them: queries, keys and values in one, the projection turned."""
+    parts: dict[str, list[tuple[Place, Saved]]] = {}
+    for each in tensors:
+        place = open_clip_places(each.name)[0]
+        parts.setdefault(place.name, []).append((place, each))
+    for name, found in parts.items():
+        found.sort(key=lambda part: part[0].part)
+        place, first = found[0]
+        shape = (first.shape[0] * len(found), *first.shape[1:])
+
+        def read(found: list[tuple[Place, Saved]] = found, turned: bool = place.turned) -> Tensor:
+            whole = torch.cat([each.read() for _, each in found])
+            return whole.t() if turned else whole
+
+        yield Saved(name, tuple(reversed(shape)) if place.turned else shape, first.dtype, read)
 
 
 def _shapes(weights: Weights, kind: Kind) -> dict[str, Shape]:

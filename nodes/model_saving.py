@@ -34,8 +34,30 @@ def save_model(
     """Save a diffusion model to the output folder, for UNETLoader."""
     from nodes.model_files import model_tensors
 
-    says = {"modelspec.predict_key": "v" if model.prediction == "v_prediction" else "epsilon"}
-    return SavedModels((_write(lambda: model_tensors(model), filename_prefix, folders, documents, says),))
+    return SavedModels((_write(lambda: model_tensors(model), filename_prefix, folders, documents, _told(model)),))
+
+
+@node("CheckpointSave", category="advanced/model_merging", title="Save Checkpoint", lane="io")
+def save_checkpoint(
+    model: Model,
+    clip: Clip,
+    vae: Vae,
+    filename_prefix: FilenamePrefix = "checkpoints/ComfyUI",
+    folders: Folders = INJECTED,
+    documents: Documents = INJECTED,
+) -> SavedModels:
+    """Save a model with its text encoder and autoencoder to the output folder, for CheckpointLoaderSimple."""
+    from nodes.model_files import checkpoint_tensors
+
+    says = _told(model)
+    return SavedModels(
+        (_write(lambda: checkpoint_tensors(model, clip, vae), filename_prefix, folders, documents, says),)
+    )
+
+
+def _told(model: Model) -> dict[str, str]:
+    """What a network predicts, which its weights do not tell."""
+    return {"modelspec.predict_key": "v" if model.prediction == "v_prediction" else "epsilon"}
 
 
 @node("CLIPSave", category="advanced/model_merging", lane="io")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nodes.file_errors import OutputError
+from nodes.model_errors import ModelError
 
 
 class OutputPlace(NamedTuple):
@@ -84,6 +85,8 @@ def write_atomically(
         with _temporary(folder, data) as temporary:
             candidates = (folder / f"{prefix}_{number:05}_{suffix}" for number in numbers)
             return next(path for path in candidates if _claim(temporary, path))
+    except ModelError:  # what was to be written could not be read
+        raise
     except (OSError, ValueError) as error:
         raise _output_error(folder, error) from error
 

@@ -1,5 +1,7 @@
 """Networks that were saved are read again as they were, patches and all."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import Module
@@ -8,7 +10,8 @@ from graph.folders import Folders
 from nodes.checkpoints import load_checkpoint, load_two_clips, load_unet, load_vae
 from nodes.documents import Documents
 from nodes.loras import load_lora_for_model
-from nodes.model_saving import save_clip, save_model, save_vae
+from nodes.model_errors import ModelError
+from nodes.model_saving import save_checkpoint, save_clip, save_model, save_vae
 from nodes.models import ModelPool
 from nodes.safetensors_header import read_whole_header
 from tests import small_models, tiny_models
@@ -70,3 +73,24 @@ def test_a_vae_is_saved(folders: Folders, name: str):
     vae = load_checkpoint(name, folders)[2]
     (path,) = save_vae(vae, "vae/own", folders, DOCUMENTS).paths
     same(POOL.vae(load_vae(path.name, folders)), POOL.vae(vae))
+
+
+@pytest.mark.parametrize("name", ["SD 2.safetensors", "SDXL.safetensors", "SDXL"])
+def test_a_whole_checkpoint_is_saved(folders: Folders, name: str):
+    model, clip, vae = load_checkpoint(name, folders)
+    (path,) = save_checkpoint(model, clip, vae, "checkpoints/own", folders, DOCUMENTS).paths
+    loaded = load_checkpoint(path.name, folders)
+    same(POOL.unet(loaded.MODEL), POOL.unet(model))
+    same(POOL.vae(loaded.VAE), POOL.vae(vae))
+    same(POOL.text_encoder(loaded.CLIP), POOL.text_encoder(clip))
+    assert (loaded.CLIP.second is None) == (clip.second is None)
+    if loaded.CLIP.second and clip.second:
+        same(POOL.text_encoder(loaded.CLIP.second), POOL.text_encoder(clip.second))
+    assert loaded.MODEL.prediction == model.prediction
+
+
+def test_a_text_encoder_that_lacks_layers_is_not_saved_in_a_checkpoint(folders: Folders):
+    model, clip, vae = load_checkpoint("SD 2.safetensors", folders)
+    with pytest.raises(ModelError, match="the text encoder lacks layers"):
+        save_checkpoint(model, replace(clip, left_out=1), vae, "checkpoints/torn", folders, DOCUMENTS)
+    assert not list(folders.models("checkpoints").glob("torn*"))
