@@ -42,11 +42,16 @@ def test_a_server_that_is_told_to_stop_hands_back_and_ends(tmp_path: Path):
 
 
 def test_a_server_that_is_told_twice_to_stop_ends_at_once_and_loses_nothing(tmp_path: Path):
-    stubborn = {"1": use("Persist"), "2": use("Show", yarn=["1", 0])}
+    door = tmp_path / "door"
+    stubborn = {
+        "1": use("Mint"),
+        "2": use("Pass", token=["1", 0], door=str(door)),
+        "3": use("Announce", token=["2", 0]),
+    }
     with program(tmp_path) as server:
         running = server.ask("/prompt", {"prompt": stubborn})["prompt_id"]
         waiting = server.ask("/prompt", {"prompt": {"1": use("Mint", number=7), "2": use("Announce", token=["1", 0])}})
-        while server.ask(f"/jobs/{running}")["status"] != "in_progress":
+        while not door.with_name("door.reached").exists():
             time.sleep(0.02)
         server.process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):

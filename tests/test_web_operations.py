@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from server.logs import Format, log_to_stderr
 from server.web.keys import StatedKey
 from server.web.options import WebOptions
-from tests.servers import Client, serving
+from tests.servers import PATIENCE, Client, serving
 from tests.web_site import ANN, bearer
 from tests.workers import chain, use
 
@@ -57,13 +57,14 @@ async def test_metrics_say_what_was_run_and_what_was_reused(tmp_path: Path):
 
 async def test_metrics_count_what_waits_and_what_lies_on_the_disk(tmp_path: Path):
     async with serving(tmp_path) as client:
-        await client.run(chain())
+        await client.run(chain("TwistSlowly"))
         await client.post("/queue/pause")
         await client.submit(chain(), priority="background")
         said = await scraped(client)
         assert said["latentloom_queue_jobs class=background state=queued"] == 1
-        while (said := await scraped(client))["latentloom_store_entries"] == 0:
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(PATIENCE):
+            while (said := await scraped(client))["latentloom_store_entries"] == 0:
+                await asyncio.sleep(0.05)
         assert said["latentloom_store_bytes"] > 0
 
 

@@ -71,7 +71,7 @@ async def test_a_killed_worker_costs_its_job_and_is_replaced(tmp_path: Path):
 
 
 async def test_the_next_worker_goes_on_where_the_last_one_stopped(tmp_path: Path):
-    workflow = chain("Twist", "Wait", length=5)
+    workflow = chain("TwistSlowly", "Wait", length=5)
     async with pool_of(tmp_path) as pool:
         assert (await pool.run(job(workflow), signalled(pool, signal.SIGTERM))).status == "handed_back"
         events: list[JobEvent] = []

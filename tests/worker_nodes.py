@@ -51,6 +51,13 @@ def twist(yarn: Yarn) -> Yarn:
     return Yarn(yarn.length + 1)
 
 
+@node("TwistSlowly")
+def twist_slowly(yarn: Yarn) -> Yarn:
+    """Make it longer in so much time that it is worth keeping on the disk."""
+    Event().wait(0.01)
+    return Yarn(yarn.length + 1)
+
+
 @composite("TwistTwice")
 def twist_twice(yarn: Yarn) -> Yarn:
     """Make it longer, twice."""
