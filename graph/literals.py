@@ -218,7 +218,7 @@ def _bare(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
             metadata = (*inner, *metadata)
         elif get_origin(annotation) in (Union, UnionType) and type(None) in get_args(annotation):
             # Union[...] because `|` cannot join types that are known only now.
-            annotation = Union[tuple(part for part in get_args(annotation) if part is not type(None))]  # noqa: UP007
+            annotation = Union[tuple(part for part in get_args(annotation) if part is not type(None))]  # noqa: UP007  # as said above
         else:
             return annotation, metadata
 

@@ -79,7 +79,7 @@ def _broken_length(length: int, size: int) -> str:
 def _parse(path: Path, text: bytes) -> Header:
     try:
         header = json.loads(text)
-        metadata = header.pop("__metadata__", None) if isinstance(header, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        metadata = header.pop("__metadata__", None) if isinstance(header, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # json gives anything; pydantic looks at it next
         return Header(_ENTRIES.validate_python(header), _METADATA.validate_python(metadata or {}))
     except (ValueError, ValidationError, RecursionError) as error:
         raise ModelError(

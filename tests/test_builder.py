@@ -138,7 +138,7 @@ def test_misuse_is_explained():
     assert "was made in another workflow" in misuse(twist, elsewhere)
     assert "Twist takes the output of a node as 'a' (YARN), but was given a Yarn" in misuse(twist, Yarn())
     assert "Twist needs an input 'a'" in misuse(twist)
-    assert "unexpected keyword argument 'c'" in misuse(lambda: twist(c=1))  # pyright: ignore
+    assert "unexpected keyword argument 'c'" in misuse(lambda: twist(c=1))  # pyright: ignore  # the mistake that is tested
     assert "so its truth cannot be read here" in misuse(lambda: bool(spin()))
     assert "so 'colour' cannot be read here" in misuse(lambda: spin().colour)
     assert "cannot be given this as 'lengths'" in misuse(lambda: twist(spin(), lengths=[measure(spin())]))

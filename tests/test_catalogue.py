@@ -51,7 +51,7 @@ def test_two_nodes_with_one_name_are_refused():
 def test_a_catalogue_cannot_be_changed():
     catalogue = Catalogue([spin])
     with pytest.raises(TypeError):
-        catalogue["Twist"] = twist  # pyright: ignore
+        catalogue["Twist"] = twist  # pyright: ignore  # the mistake that is tested
     assert catalogue | Catalogue([twist]) is not catalogue
 
 
@@ -101,13 +101,13 @@ def test_what_is_no_python_file_is_refused(tmp_path: Path, name: str):
 def installed(monkeypatch: pytest.MonkeyPatch, value: str) -> Catalogue:
     """The nodes of a package that says this in the entry-point group."""
     entry = EntryPoint("mine", value, "latentloom.nodes")
-    monkeypatch.setattr(graph.catalogue, "entry_points", lambda group: EntryPoints([entry]).select(group=group))  # pyright: ignore
+    monkeypatch.setattr(graph.catalogue, "entry_points", lambda group: EntryPoints([entry]).select(group=group))  # pyright: ignore  # a stand-in
     return installed_nodes()
 
 
 def test_installed_packages_bring_nodes(monkeypatch: pytest.MonkeyPatch):
     brought = SimpleNamespace(nodes=module(spin=spin), catalogue=Catalogue([twist]), number=7)
-    monkeypatch.setitem(sys.modules, "package_of_nodes", brought)  # pyright: ignore
+    monkeypatch.setitem(sys.modules, "package_of_nodes", brought)  # pyright: ignore  # a stand-in for a module
     assert list(installed(monkeypatch, "package_of_nodes:nodes")) == ["Spin"]
     assert list(installed(monkeypatch, "package_of_nodes:catalogue")) == ["Twist"]
     with pytest.raises(OwnNodesError, match="the entry point 'mine' is of type int, not a module of nodes"):

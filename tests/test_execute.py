@@ -209,7 +209,7 @@ def test_an_interrupt_ends_the_run():
     loom = Loom(extra=[interrupt])
     with pytest.raises(KeyboardInterrupt):
         loom.run({"end": use("Interrupt")}, ["end"])
-    assert loom.events[-1] == RunFinished("cancelled", pytest.approx(0, abs=60))  # pyright: ignore
+    assert loom.events[-1] == RunFinished("cancelled", pytest.approx(0, abs=60))  # pyright: ignore  # pytest types approx bare
 
 
 def returning(value: object, annotation: Any) -> str:
@@ -230,7 +230,7 @@ def returning(value: object, annotation: Any) -> str:
         ((Yarn(),), Yarn, "YARN as output 'YARN', but it returned a tuple of 1"),
         ((Yarn(),), Pair, "2 outputs, but it returned a tuple of 1"),
         (Yarn(), Pair, "2 outputs, but it returned a Yarn"),
-        (Pair(Yarn(), None), Pair, "YARN as output 'weft', but it returned None"),  # pyright: ignore
+        (Pair(Yarn(), None), Pair, "YARN as output 'weft', but it returned None"),  # pyright: ignore  # the mistake that is tested
         ("7", int, "INT as output 'INT', but it returned a str"),
         (None, Any, "* as output '*', but it returned None"),
         (Yarn(), Note, "a Note, but it returned a Yarn"),
@@ -298,7 +298,7 @@ def test_cancelling_stops_between_nodes_and_keeps_what_was_made():
 
     with pytest.raises(Cancelled):
         loom.run(WORKFLOW, cancellation=cancellation, emit=stop_after_split)
-    assert loom.events[-1] == RunFinished("cancelled", pytest.approx(0, abs=60))  # pyright: ignore
+    assert loom.events[-1] == RunFinished("cancelled", pytest.approx(0, abs=60))  # pyright: ignore  # pytest types approx bare
     loom.run(WORKFLOW)
     assert loom.ran == ["weave", "show"]
 
@@ -376,7 +376,7 @@ def test_an_impure_node_and_what_follows_run_every_time():
 
 def test_a_function_that_changes_its_inputs_changes_nobody_elses():
     @node("Sort")
-    def sort(values: list[int], options: dict[str, Any] = {}) -> int:  # noqa: B006
+    def sort(values: list[int], options: dict[str, Any] = {}) -> int:  # noqa: B006  # the mistake that is tested
         values.append(0)
         options["seen"] = True
         return len(values) * 10 + len(options)

@@ -378,16 +378,16 @@ def test_a_link_from_another_composite_is_refused():
 
 def test_what_a_composite_passes_on_must_fit():
     def wrong(yarn: Yarn) -> Yarn:
-        return stretch(yarn, by=yarn)  # pyright: ignore
+        return stretch(yarn, by=yarn)  # pyright: ignore  # the mistake that is tested
 
     def fresh(yarn: Yarn) -> Yarn:
         return stretch(Yarn())
 
     def odd(yarn: Yarn) -> Yarn:
-        return stretch(yarn, by=7.5)  # pyright: ignore
+        return stretch(yarn, by=7.5)  # pyright: ignore  # the mistake that is tested
 
     def short(yarn: Yarn) -> Yarn:
-        return stretch()  # pyright: ignore
+        return stretch()  # pyright: ignore  # the mistake that is tested
 
     assert "passes 'by' of Stretch YARN (yarn), but it takes INT" in failure(wrong)
     assert "passes 'yarn' of Stretch a Yarn made on the spot" in failure(fresh)
@@ -399,10 +399,10 @@ def test_what_a_composite_returns_must_fit():
     def nothing(yarn: Yarn) -> Yarn: ...
 
     def number(yarn: Yarn) -> Yarn:
-        return 7  # pyright: ignore
+        return 7  # pyright: ignore  # the mistake that is tested
 
     def few(yarn: Yarn) -> Pair:
-        return (yarn,)  # pyright: ignore
+        return (yarn,)  # pyright: ignore  # the mistake that is tested
 
     assert "it should return YARN as output 'YARN', but it returned None" in failure(nothing)
     assert "it should return YARN as output 'YARN', but it returned an int" in failure(number)

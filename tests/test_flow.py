@@ -65,7 +65,7 @@ def test_a_run_with_blocked_outputs_is_ok_and_the_others_show_what_they_have():
     assert tray.shown(SHUT | {"no": use("Show", what=["shut", 0]), "yes": use("Show", what=["one", 0])}) == [
         "Bead(number=1)"
     ]
-    assert tray.events[-1] == RunFinished("ok", pytest.approx(0, abs=60))  # pyright: ignore
+    assert tray.events[-1] == RunFinished("ok", pytest.approx(0, abs=60))  # pyright: ignore  # pytest types approx bare
 
 
 def test_why_is_told_where_it_first_stops_a_node_and_then_no_more():
@@ -316,7 +316,7 @@ def test_a_composite_that_expands_into_itself_fails_and_the_run_says_so():
     tray = Tray(extra=[round_about])
     found = tray.failure(ONE | {"end": use("Round", bead=["one", 0])})
     assert "node end (Round) expands into itself, with the very same inputs" in str(found)
-    assert tray.events[-1] == RunFinished("failed", pytest.approx(0, abs=60))  # pyright: ignore
+    assert tray.events[-1] == RunFinished("failed", pytest.approx(0, abs=60))  # pyright: ignore  # pytest types approx bare
 
 
 def test_an_impure_node_inside_is_called_once_in_a_run():
@@ -396,7 +396,7 @@ def test_not():
     ],
 )
 def test_calculate(operation: Any, number: float, whole: int):
-    assert flow.calculate(7.0, operation, 2.5) == (pytest.approx(number), whole)  # pyright: ignore
+    assert flow.calculate(7.0, operation, 2.5) == (pytest.approx(number), whole)  # pyright: ignore  # pytest types approx bare
 
 
 @pytest.mark.parametrize(

@@ -131,12 +131,14 @@ def engine(folders: Folders) -> Iterator[Engine]:
 
 
 Make = Callable[[Model, Conditioning, Conditioning, Conditioning], Guider]
-DUAL: Make = lambda model, one, two, away: dual_cfg_guider(  # noqa: E731
-    model=model, cond1=one, cond2=two, negative=away, cfg_conds=3.0, cfg_cond2_negative=2.0
-)
-PERP_NEG: Make = lambda model, one, two, away: perp_neg_guider(  # noqa: E731
-    model=model, positive=one, negative=away, empty_conditioning=two, cfg=3.0
-)
+
+
+def three_prompts(model: Model, one: Conditioning, two: Conditioning, away: Conditioning) -> Guider:
+    return dual_cfg_guider(model=model, cond1=one, cond2=two, negative=away, cfg_conds=3.0, cfg_cond2_negative=2.0)
+
+
+def perpendicular(model: Model, one: Conditioning, two: Conditioning, away: Conditioning) -> Guider:
+    return perp_neg_guider(model=model, positive=one, negative=away, empty_conditioning=two, cfg=3.0)
 
 
 def sampled(engine: Engine, guide: Make, sampler: Any, cut: int | None = None, ran: list[str] | None = None) -> Tensor:
@@ -164,7 +166,7 @@ def sampled(engine: Engine, guide: Make, sampler: Any, cut: int | None = None, r
     return value.samples
 
 
-@pytest.mark.parametrize("guide", [DUAL, PERP_NEG], ids=["dual", "perp_neg"])
+@pytest.mark.parametrize("guide", [three_prompts, perpendicular], ids=["dual", "perp_neg"])
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler_ancestral_cfg_pp"])
 def test_sampling_with_three_prompts_can_stop_go_on_and_shares_steps(engine: Engine, guide: Make, sampler: str):
     whole = sampled(engine, guide, sampler)
@@ -176,5 +178,5 @@ def test_sampling_with_three_prompts_can_stop_go_on_and_shares_steps(engine: Eng
 
 def test_the_third_prompt_is_part_of_the_picture(engine: Engine):
     two = sampled(engine, lambda model, one, two, away: cfg_guider(model=model, positive=one, negative=away), "euler")
-    assert not torch.allclose(two, sampled(engine, PERP_NEG, "euler"))
-    assert not torch.allclose(sampled(engine, DUAL, "euler"), sampled(engine, PERP_NEG, "euler"))
+    assert not torch.allclose(two, sampled(engine, perpendicular, "euler"))
+    assert not torch.allclose(sampled(engine, three_prompts, "euler"), sampled(engine, perpendicular, "euler"))

@@ -30,9 +30,9 @@ NESTED = st.recursive(
 def typed(value: Any) -> Any:
     """A value with its types spelled out, so that == tells 1, 1.0 and True apart."""
     if isinstance(value, list | tuple):
-        return type(value).__name__, [typed(item) for item in value]  # pyright: ignore
+        return type(value).__name__, [typed(item) for item in value]  # pyright: ignore  # JSON of any depth
     if isinstance(value, dict):
-        return "dict", {name: typed(item) for name, item in value.items()}  # pyright: ignore
+        return "dict", {name: typed(item) for name, item in value.items()}  # pyright: ignore  # JSON of any depth
     return type(value).__name__, repr(value)
 
 
@@ -132,9 +132,9 @@ def in_package(folder: Path, monkeypatch: pytest.MonkeyPatch, helper: str) -> by
     for name in [name for name in sys.modules if name.startswith("knitting")]:
         monkeypatch.delitem(sys.modules, name)
     invalidate_caches()
-    import knitting.stitches  # pyright: ignore
+    import knitting.stitches  # pyright: ignore  # written by this test
 
-    return code_identity(knitting.stitches.knit.function)  # pyright: ignore
+    return code_identity(knitting.stitches.knit.function)  # pyright: ignore  # written by this test
 
 
 def test_code_of_imported_modules_of_the_package_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -88,7 +88,7 @@ def test_different_steps_have_different_keys(nodes: list[dict[str, Any]]):
         inputs = ({"colour": "red", "length": 1} if document[name]["class_type"] == "Spin" else {}) | document[name][
             "inputs"
         ]
-        return sorted((at, repr(unfolded(v[0]) if isinstance(v, list) else v)) for at, v in inputs.items())  # pyright: ignore
+        return sorted((at, repr(unfolded(v[0]) if isinstance(v, list) else v)) for at, v in inputs.items())  # pyright: ignore  # JSON of any depth
 
     steps = {repr(unfolded(name)) for name in document}
     assert len(set(keys_of(graph_of(NODES, document, list(document))).values())) == len(steps)

@@ -122,7 +122,7 @@ def test_lists_of_outputs_are_put_end_to_end():
 
 def test_an_output_that_is_no_list_beside_one_that_is_has_one_item_for_each_call():
     result = Tray().run(THREE | {"end": use("Scatter", bead=["list", 0], count=2)}, "end").checked()
-    assert [len(items.values) for items in result.outputs["end"]] == [6, 3]  # pyright: ignore
+    assert [len(items.values) for items in result.outputs["end"]] == [6, 3]  # pyright: ignore  # outputs are of any type
 
 
 def test_only_one_level_is_flattened():

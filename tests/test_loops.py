@@ -57,7 +57,7 @@ def test_a_turn_knows_its_number_and_how_many_there_are():
 
 def test_what_is_carried_goes_from_turn_to_turn():
     result = Tray().run(each(SUM, result=["sum", 0], carried=["sum", 0]), "end").checked().outputs["end"]
-    assert [bead.number for bead in result[0].values] == [20, 31, 43]  # pyright: ignore
+    assert [bead.number for bead in result[0].values] == [20, 31, 43]  # pyright: ignore  # outputs are of any type
     assert result[1] == Bead(43)
 
 
@@ -68,7 +68,7 @@ def test_what_is_carried_comes_out_as_it_went_in_if_nothing_changes_it():
 def test_an_empty_list_has_no_turns():
     tray = Tray()
     result = tray.run(each(SUM, items=0, result=["sum", 0], carried=["sum", 0]), "end").checked().outputs["end"]
-    assert (result[0].values, result[1]) == ((), Bead(10))  # pyright: ignore
+    assert (result[0].values, result[1]) == ((), Bead(10))  # pyright: ignore  # outputs are of any type
     assert "Join" not in tray.ran
 
 

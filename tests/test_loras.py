@@ -115,7 +115,7 @@ def test_a_loha_may_have_cores_of_kernels(world: World):
         a, b, core = (parts[f"hada_{name}"] for name in (f"w{number}_a", f"w{number}_b", f"t{number}"))
         return sum(
             a[i][:, None, None, None] * b[j][None, :, None, None] * core[i, j] for i in range(2) for j in range(2)
-        )  # pyright: ignore[reportReturnType]
+        )  # pyright: ignore[reportReturnType]  # sum() may begin with 0
 
     torch.testing.assert_close(found, before + factor(1) * factor(2))
 

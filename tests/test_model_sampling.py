@@ -14,7 +14,7 @@ SD1 = DiscreteSampling()
 def alphas_cumprod(schedule: str, zero_terminal_snr: bool = False) -> Tensor:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    return DDIMScheduler(  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
+    return DDIMScheduler(  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]  # diffusers is untyped
         beta_start=0.00085, beta_end=0.012, beta_schedule=schedule, rescale_betas_zero_snr=zero_terminal_snr
     ).alphas_cumprod.double()
 
@@ -22,7 +22,7 @@ def alphas_cumprod(schedule: str, zero_terminal_snr: bool = False) -> Tensor:
 @pytest.mark.parametrize("schedule", ["scaled_linear", "linear"])
 def test_the_table_is_that_of_diffusers(schedule: str) -> None:
     alpha_bar = alphas_cumprod(schedule)
-    ours = DiscreteSampling(schedule=schedule).sigmas  # pyright: ignore[reportArgumentType]
+    ours = DiscreteSampling(schedule=schedule).sigmas  # pyright: ignore[reportArgumentType]  # one of two names
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours.double(), ((1 - alpha_bar) / alpha_bar).sqrt(), rtol=1e-4, atol=0)
 
@@ -87,6 +87,6 @@ def test_bad_tables_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 2 steps"):
         DiscreteSampling(steps=0)
     with pytest.raises(ValueError, match="unknown prediction 'flow'"):
-        DiscreteSampling(prediction="flow")  # pyright: ignore[reportArgumentType]
+        DiscreteSampling(prediction="flow")  # pyright: ignore[reportArgumentType]  # the mistake that is tested
     with pytest.raises(ValueError, match="unknown beta schedule 'cosine'"):
-        DiscreteSampling(schedule="cosine")  # pyright: ignore[reportArgumentType]
+        DiscreteSampling(schedule="cosine")  # pyright: ignore[reportArgumentType]  # the mistake that is tested

@@ -128,12 +128,12 @@ def test_attributes_of_a_function_do_not_change_its_node():
 
 def test_a_whole_default_of_a_float_is_a_float():
     @node("Half")
-    def half(value: float = 1, values: list[float] = [1, 2]) -> float:  # noqa: B006
+    def half(value: float = 1, values: list[float] = [1, 2]) -> float:  # noqa: B006  # a default that nobody changes
         return value
 
     defaults = [given.default for given in half.inputs.values()]
     assert defaults == [1, [1, 2]]
-    assert [type(default) for default in (defaults[0], *defaults[1])] == [float, float, float]  # pyright: ignore
+    assert [type(default) for default in (defaults[0], *defaults[1])] == [float, float, float]  # pyright: ignore  # defaults are of any type
 
 
 def refused(function: Callable[..., Any], make: Callable[..., Callable[..., AnyNode]] = node) -> str:

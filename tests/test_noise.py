@@ -20,7 +20,7 @@ PATH = BrownianNoise(42, LEVELS[-1], LEVELS[0], SHAPE)
 @pytest.mark.parametrize("shape", [SHAPE, (1, 4, 9, 9), (3, 3, 5, 7)])
 def test_initial_noise_is_the_global_generators(seed: int, shape: tuple[int, ...]) -> None:
     before = torch.get_rng_state()
-    torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
+    torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]  # torch types it bare
     expected = torch.randn(shape)
     torch.set_rng_state(before)
     assert torch.equal(initial_noise(shape, seed), expected)

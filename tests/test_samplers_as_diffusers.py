@@ -112,7 +112,7 @@ def test_dpm_2_ancestral_is_diffusers_kdpm2_with_the_same_generator() -> None:
 def test_dpmpp_sde_is_diffusers_with_the_same_draws(spacing: dict[str, Any]) -> None:
     """Their noise sampler is replaced by ours: both then get the same draws in the same order, midpoint first."""
     theirs, drawn = scheduler("DPMSolverSDEScheduler", **spacing), iter(range(100))
-    theirs.noise_sampler = lambda sigma, sigma_next: draws()(next(drawn), sigma, sigma_next)  # pyright: ignore
+    theirs.noise_sampler = lambda sigma, sigma_next: draws()(next(drawn), sigma, sigma_next)  # pyright: ignore  # diffusers is untyped
     levels, xs = in_sigma_space(theirs, geometric_mean)
     assert_same_steps(states("dpmpp_sde", start(levels[0]), levels, draws()), xs)
 

@@ -45,11 +45,11 @@ def test_nothing_is_left_of_an_empty_schedule() -> None:
 
 def test_splits_share_the_level_between_them() -> None:
     high, low = split_sigmas(SIGMAS, 1)
-    assert (high.tolist(), low.tolist()) == ([4, 3], [3, 2, 1, 0])  # pyright: ignore[reportUnknownMemberType]
+    assert (high.tolist(), low.tolist()) == ([4, 3], [3, 2, 1, 0])  # pyright: ignore[reportUnknownMemberType]  # torch types it bare
     high, low = split_sigmas_denoise(SIGMAS, 0.5)
-    assert (high.tolist(), low.tolist()) == ([4, 3, 2], [2, 1, 0])  # pyright: ignore[reportUnknownMemberType]
+    assert (high.tolist(), low.tolist()) == ([4, 3, 2], [2, 1, 0])  # pyright: ignore[reportUnknownMemberType]  # torch types it bare
     high, low = split_sigmas_denoise(SIGMAS, 0.0)
-    assert (high.tolist(), low.tolist()) == ([], [0])  # pyright: ignore[reportUnknownMemberType]
+    assert (high.tolist(), low.tolist()) == ([], [0])  # pyright: ignore[reportUnknownMemberType]  # torch types it bare
 
 
 def test_flipped_levels_start_where_a_step_can() -> None:

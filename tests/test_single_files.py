@@ -97,7 +97,7 @@ def test_a_network_where_another_is_expected_is_named(folders: Folders):
     [("v2-inference.yaml", "epsilon", -2), ("v2-inference-v.yaml", "v_prediction", -2)],
 )
 def test_a_configuration_says_what_is_predicted(config: str, prediction: str, layer: int, folders: Folders):
-    model, clip, _ = load_checkpoint_as(config, "SD 2.safetensors", folders=folders)  # pyright: ignore[reportArgumentType]
+    model, clip, _ = load_checkpoint_as(config, "SD 2.safetensors", folders=folders)  # pyright: ignore[reportArgumentType]  # one name of a fixed list
     assert (model.prediction, clip.layer) == (prediction, layer)
     skipping = load_checkpoint_as("v1-inference_clip_skip_2.yaml", "SD 1.safetensors", folders=folders)
     assert skipping.CLIP.layer == -2

@@ -96,7 +96,7 @@ def test_through_the_network_it_is_exact_where_the_prediction_is_known(monkeypat
     from nodes.vision import steering
 
     x, sigma, wanted = noisy(), 3.0, torch.full((1, 4, 8, 8), 0.5)
-    monkeypatch.setattr(steering, "_score", lambda _models, _rule, latent: (latent * wanted).sum((1, 2, 3)))  # pyright: ignore[reportUnknownArgumentType, reportUnknownLambdaType, reportUnknownMemberType]
+    monkeypatch.setattr(steering, "_score", lambda _models, _rule, latent: (latent * wanted).sum((1, 2, 3)))  # pyright: ignore[reportUnknownArgumentType, reportUnknownLambdaType, reportUnknownMemberType]  # a stand-in
 
     def ask(_side: str, at: Tensor) -> Tensor:
         return 4.0 * at / (4.0 + sigma**2)

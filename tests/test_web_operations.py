@@ -85,7 +85,7 @@ async def test_a_server_is_ready_when_it_takes_jobs(tmp_path: Path):
 async def test_a_database_that_does_not_answer_is_a_reason(tmp_path: Path):
     async with serving(tmp_path) as client:
         await client.run(chain())
-        await client.service.desk.queue._database.close()  # pyright: ignore[reportPrivateUsage]
+        await client.service.desk.queue._database.close()  # pyright: ignore[reportPrivateUsage]  # as if the disk were gone
         assert (await client.get("/ready", expected=503))["reasons"] == ["the database does not answer"]
         assert await client.get("/health") == {"status": "ok"}
 

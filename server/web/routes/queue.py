@@ -99,7 +99,7 @@ async def change_history(desk: Desk, caller: Caller, body: QueueChange) -> None:
 
 
 @telling
-async def interrupt(desk: Desk, caller: Caller, body: Interruption = Interruption()) -> None:  # noqa: B008
+async def interrupt(desk: Desk, caller: Caller, body: Interruption = Interruption()) -> None:  # noqa: B008  # frozen, and what no body means
     """Stop a job if it is the one that runs; without an id, whatever of the caller's runs."""
     running = desk.running_of(caller.owner)
     meant = [job_id for job_id in running if body.prompt_id in (None, job_id)]
@@ -107,7 +107,7 @@ async def interrupt(desk: Desk, caller: Caller, body: Interruption = Interruptio
         await desk.cancel(meant, caller.owner)
 
 
-async def free(desk: Desk, body: Freeing = Freeing()) -> None:  # noqa: B008
+async def free(desk: Desk, body: Freeing = Freeing()) -> None:  # noqa: B008  # frozen, and what no body means
     """Have workers let go of models and results as soon as they have nothing to do."""
     if body.unload_models or body.free_memory:
         desk.begin(desk.pool.free(models=True, memory=body.free_memory))
