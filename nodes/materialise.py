@@ -23,10 +23,10 @@ from nodes.model_folders import TEXT_STEM, UNET_STEM, VAE_STEM, weight_files
 from nodes.open_weights import OpenWeights
 from nodes.patched_weights import Change, Other, changes
 from nodes.precision import Precision, PrecisionName
-from nodes.safetensors_header import read_header
 from nodes.text_layout import text_plan, transformers_places, unused
 from nodes.unet_layout import unet_plan
 from nodes.vae_layout import diffusers_places, vae_plan
+from nodes.weight_files import read_header
 from nodes.values import Weights
 from nodes.weight_places import NetworkPlan, NotThisNetwork, Place, Shapes, shapes_below
 
@@ -63,14 +63,14 @@ def load_unet(weights: Weights, precision: Precision, device: Device) -> Module:
     with collector_paused():
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    return _load(weights, UNET, cast(Any, UNet2DConditionModel).from_config, precision, device)
+    return load_network(weights, UNET, cast(Any, UNet2DConditionModel).from_config, precision, device)
 
 
 def load_vae(weights: Weights, precision: Precision, device: Device) -> Module:
     with collector_paused():
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    return _load(weights, VAE, cast(Any, AutoencoderKL).from_config, precision, device)
+    return load_network(weights, VAE, cast(Any, AutoencoderKL).from_config, precision, device)
 
 
 def load_text_encoder(weights: Weights, precision: Precision, device: Device, projected: bool = False) -> Module:
@@ -80,7 +80,7 @@ def load_text_encoder(weights: Weights, precision: Precision, device: Device, pr
         from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
     kind = CLIPTextModelWithProjection if projected else CLIPTextModel
-    module = _load(
+    module = load_network(
         weights,
         TEXT_ENCODER,
         lambda config: kind(cast(Any, CLIPTextConfig).from_dict(dict(config))),
@@ -130,14 +130,20 @@ def byte_count(module: Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
-def _load(
+def load_network(
     weights: Weights,
     kind: Kind,
     build: Callable[[Mapping[str, Any]], Module],
     precision: Precision,
     device: Device,
 ) -> Module:
-    """The network of a reference, with the weights mapped from its files and changed by its patches."""
+    """The network of a reference, with the weights mapped from its files and changed by its patches.
+
+    Raises ModelError.
+
+    Args:
+        build: makes the network of its configuration.
+    """
     plan = _plan(weights, kind)
     try:
         with torch.device("meta"):

@@ -10,8 +10,8 @@ from graph.folders import Folders
 from graph.identity import content_identity, digest, encode
 from nodes.identification import Family, Identified, Unrecognised, identify
 from nodes.model_errors import ModelError
-from nodes.model_folders import PICKLES
-from nodes.safetensors_header import Header, TensorEntry, read_whole_header
+from nodes.safetensors_header import Header, TensorEntry
+from nodes.weight_files import read_whole_header
 from nodes.text_layout import text_plan
 from nodes.tokenizer_files import find_tokenizer
 from nodes.unet_layout import unet_plan
@@ -37,7 +37,7 @@ def read_single_checkpoint(
     Args:
         prediction: what its U-Net predicts, where that is known better than from the file.
     """
-    header, found = _identified(path, "checkpoint")
+    header, found = identified(path, "checkpoint")
     if found.vae is None or not found.texts:
         raise ModelError(
             path,
@@ -57,13 +57,13 @@ def read_single_checkpoint(
 
 def read_single_unet(path: Path, name: str) -> Model:
     """A reference to the U-Net of a file, which may hold more. Raises ModelError."""
-    header, found = _identified(path, "U-Net", "checkpoint")
+    header, found = identified(path, "U-Net", "checkpoint")
     return _model(path, name, header, found, None)
 
 
 def read_single_vae(path: Path, name: str) -> Vae:
     """A reference to the autoencoder of a file, which may hold more. Raises ModelError."""
-    header, found = _identified(path, "VAE", "checkpoint")
+    header, found = identified(path, "VAE", "checkpoint")
     if found.vae is None:
         raise ModelError(path, f"it is {found} {' and '.join(found.notes)}", "Choose another file.")
     return _vae(path, name, header.entries, found.vae)
@@ -73,7 +73,7 @@ def read_single_clip(files: Sequence[tuple[Path, str]], folders: Folders) -> Cli
     """A reference to one text encoder, or to two that work together, each in a file of its own. Raises ModelError."""
     encoders: list[tuple[Weights, NetworkPlan]] = []
     for path, name in files:
-        header, found = _identified(path, "text encoder", "checkpoint")
+        header, found = identified(path, "text encoder", "checkpoint")
         encoders += [_encoder(path, name, header.entries, prefix) for prefix in found.texts]
     # OpenAI's comes first, as in whole files; widths order what remains.
     encoders.sort(
@@ -82,14 +82,8 @@ def read_single_clip(files: Sequence[tuple[Path, str]], folders: Folders) -> Cli
     return _clip(files[0][0], encoders, folders, None)
 
 
-def _identified(path: Path, *kinds: str) -> tuple[Header, Identified]:
+def identified(path: Path, *kinds: str) -> tuple[Header, Identified]:
     """The header of a file that is one of some kinds of models. Raises ModelError, which says why it is not."""
-    if path.suffix.lower() in PICKLES:
-        raise ModelError(
-            path,
-            "this is a pickle, which can run any code when it is opened, so it is not read",
-            "Take the .safetensors file of the same model; most offer it.",
-        )
     header = read_whole_header(path)
     found = identify(header.entries)
     if isinstance(found, Unrecognised):
@@ -99,7 +93,8 @@ def _identified(path: Path, *kinds: str) -> tuple[Header, Identified]:
     return header, found
 
 
-def _reference(path: Path, name: str, prefix: str) -> Weights:
+def file_reference(path: Path, name: str, prefix: str) -> Weights:
+    """The network of a file whose names start with a prefix. Raises ModelError."""
     try:
         identity = digest(b"file", encode([content_identity(path), prefix])).hex()
     except OSError as error:
@@ -111,7 +106,7 @@ def _model(path: Path, name: str, header: Header, found: Identified, prediction:
     assert found.family is not None and found.unet is not None  # every U-Net has both
     chosen = prediction or _prediction(path, header, found)
     return Model(
-        weights=_reference(path, name, found.unet),
+        weights=file_reference(path, name, found.unet),
         prediction=chosen,
         zero_terminal_snr="ztsnr" in header.entries,
         latent_scale=LATENT_SCALES[found.family],
@@ -139,7 +134,7 @@ def _prediction(path: Path, header: Header, found: Identified) -> TrainedPredict
 
 def _encoder(path: Path, name: str, entries: Mapping[str, TensorEntry], prefix: str) -> tuple[Weights, NetworkPlan]:
     try:
-        return _reference(path, name, prefix), text_plan(shapes_below(entries, prefix))
+        return file_reference(path, name, prefix), text_plan(shapes_below(entries, prefix))
     except NotThisNetwork as error:
         raise ModelError(path, f"its text encoder cannot be used: {error}") from error
 
@@ -193,7 +188,7 @@ def _vae(path: Path, name: str, entries: Mapping[str, TensorEntry], prefix: str)
     except NotThisNetwork as error:
         raise ModelError(path, f"its VAE cannot be used: {error}") from error
     return Vae(
-        weights=_reference(path, name, prefix),
+        weights=file_reference(path, name, prefix),
         factor=2 ** (len(config["block_out_channels"]) - 1),
         latent_channels=config["latent_channels"],
     )
