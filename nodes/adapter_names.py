@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from nodes.identification import Family, family_of
 from nodes.model_folders import TEXT_STEM, UNET_STEM, weight_files
-from nodes.safetensors_header import read_header
 from nodes.text_layout import naming_of, open_clip_names, open_clip_places
 from nodes.unet_layout import (
     ORIGINAL_MARK,
@@ -15,6 +14,7 @@ from nodes.unet_layout import (
     unet_names,
 )
 from nodes.values import Weights
+from nodes.weight_files import read_header
 from nodes.weight_patches import Part
 from nodes.weight_places import NotThisNetwork, Shape, Shapes, shapes_below
 

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from graph.folders import Folders, files_below
 from nodes.maths.prompt_weights import parse_weights
-from nodes.model_errors import ModelError
-from nodes.model_folders import PICKLES
-from nodes.safetensors_header import read_header
+from nodes.weight_files import read_header
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -109,12 +107,6 @@ def read_vectors(path: Path, width: int, *, second: bool) -> "Float[Tensor, 'wor
     Args:
         second: whether it is the second of SDXL's encoders.
     """
-    if path.suffix.lower() in PICKLES:
-        raise ModelError(
-            path,
-            "this is a pickle, which can run any code when it is opened, so it is not read",
-            "Take the .safetensors file of the same embedding.",
-        )
     header = read_header(path)
     order = ("clip_g", "clip_l") if second else ("clip_l", "clip_g")
     names = [*(name for name in order if name in header), *(name for name in sorted(header) if name not in order)]

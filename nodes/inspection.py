@@ -7,7 +7,8 @@ from pathlib import Path
 
 from nodes.identification import Unrecognised, identify
 from nodes.model_errors import ModelError
-from nodes.safetensors_header import TensorEntry, read_whole_header
+from nodes.safetensors_header import TensorEntry
+from nodes.weight_files import read_whole_header
 
 SHOWN = 8
 """How many names of an unknown file are shown."""

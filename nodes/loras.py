@@ -18,9 +18,10 @@ from nodes.adapter_names import canonical_shapes, read_adapters, spellings, unet
 from nodes.adapter_shapes import extent
 from nodes.identification import Identified, identify
 from nodes.model_errors import ModelError
-from nodes.model_folders import PICKLES, PartSource
-from nodes.safetensors_header import TensorEntry, read_header
+from nodes.model_folders import PartSource
+from nodes.safetensors_header import TensorEntry
 from nodes.values import Clip, Model, Weights
+from nodes.weight_files import read_header
 from nodes.weight_patches import LoraPatch, Part, patched
 
 log = logging.getLogger("latentloom.models")
@@ -106,12 +107,6 @@ def _with_lora(path: Path, name: str, targets: Sequence[Target]) -> dict[Part, W
     asked = [target for target in targets if target.strength]
     if not asked:
         return found
-    if path.suffix.lower() in PICKLES:
-        raise ModelError(
-            path,
-            "this is a pickle, which can run any code when it is opened, so it is not read",
-            "Take the .safetensors file of the same LoRA; most offer it.",
-        )
     entries = read_header(path)
     file = Weights(path, content_identity(path), name)
     fitting, left = _fit(path, entries, asked)

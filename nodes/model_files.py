@@ -12,10 +12,11 @@ from nodes.adapter_names import canonical_shapes, original_names
 from nodes.materialise import TEXT_ENCODER, UNET, VAE, Kind, weights_of
 from nodes.model_errors import ModelError
 from nodes.model_folders import weight_files
-from nodes.safetensors_header import DTYPE_BITS, read_header
+from nodes.safetensors_header import DTYPE_BITS
 from nodes.text_layout import naming_of, open_clip_places
 from nodes.vae_layout import ORIGINAL_MARK, vae_names
 from nodes.values import Clip, Model, Vae, Weights
+from nodes.weight_files import read_header
 from nodes.weight_places import Place, Shape, Shapes, count, shapes_below
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

@@ -9,21 +9,22 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from graph.folders import Folders, inside
+from graph.folders import MODEL_SUFFIXES, Folders, inside
 from graph.identity import content_identity, digest, encode
 from nodes.embedded import LOOMLET
 from nodes.model_errors import ModelError
-from nodes.safetensors_header import read_header
+from nodes.pickles import readable, refuse_pickle
 from nodes.values import Clip, Model, PreviewMap, Told, Vae, Variant, Weights
+from nodes.weight_files import read_header
 
 C = TypeVar("C", bound=BaseModel)
 
-SINGLE_FILES = frozenset({".safetensors", ".ckpt", ".pt"})
-PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin"})
 PREVIEW = "preview.json"
 """Beside an autoencoder's weights: a linear map from its latents to RGB, where somebody has fitted one."""
 UNET_STEM = VAE_STEM = "diffusion_pytorch_model"
 TEXT_STEM = "model"
+PICKLED = {TEXT_STEM: "pytorch_"}
+"""How names of pickles begin, where they differ from those of safetensors."""
 
 LAYOUT = (
     "A checkpoint is a folder in diffusers layout: model_index.json beside unet/, vae/, text_encoder/, tokenizer/ "
@@ -115,7 +116,7 @@ def _models_below(root: Path, folder: Path, marker: str) -> Iterator[Path]:
             continue
         if entry.is_dir(follow_symlinks=not _is_loop(Path(entry.path))):
             yield from _models_below(root, Path(entry.path), marker)
-        elif Path(entry.name).suffix.lower() in SINGLE_FILES:
+        elif Path(entry.name).suffix.lower() in readable(MODEL_SUFFIXES):
             yield Path(entry.path)
 
 
@@ -306,8 +307,7 @@ def _refuse_file(path: Path, layout: str) -> None:
         return
     if not path.exists():
         raise ModelError(path, "there is no such model", layout)
-    if path.suffix.lower() in PICKLES:
-        raise ModelError(path, "this is a pickle, which can run any code when it is opened, so it is not read", layout)
+    refuse_pickle(path)
     raise ModelError(path, "this is not a model", layout)
 
 
@@ -366,21 +366,19 @@ class _ShardIndex(_Config):
 
 
 def weight_files(folder: Path, stem: str) -> tuple[Path, ...]:
-    """The safetensors files that hold a part's weights: the plain one, its shards, or the fp16 variant."""
-    for variant in ("", ".fp16"):
-        single = folder / f"{stem}{variant}.safetensors"
-        shards = folder / f"{stem}.safetensors.index{variant}.json"
-        if single.is_file():
-            return (single,)
-        if shards.is_file():
-            return _shards(shards)
-    pickles = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in PICKLES]
-    if pickles:
-        raise ModelError(
-            pickles[0],
-            "the weights are a pickle, which can run any code when it is opened, so it is not read",
-            f"Put {stem}.safetensors beside it; most models offer it.",
-        )
+    """The files that hold a part's weights: the plain one, its shards, or the fp16 variant; pickles if all else fails.
+
+    Raises ModelError, also where there are but pickles and nobody has allowed them.
+    """
+    for suffix, start in ((".safetensors", ""), (".bin", PICKLED.get(stem, ""))):
+        for variant in ("", ".fp16"):
+            single = folder / f"{start}{stem}{variant}{suffix}"
+            shards = folder / f"{start}{stem}{suffix}.index{variant}.json"
+            if single.is_file() or shards.is_file():
+                files = (single,) if single.is_file() else _shards(shards)
+                for file in files:
+                    refuse_pickle(file)
+                return files
     raise ModelError(folder, f"{stem}.safetensors is missing", "Copy or download the missing file.")
 
 

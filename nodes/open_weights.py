@@ -1,4 +1,4 @@
-"""Safetensors files that are open for reading, tensor by tensor."""
+"""Files of weights that are open for reading, tensor by tensor."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -6,6 +6,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from nodes.model_errors import ModelError
+from nodes.pickles import is_pickle
 from nodes.safetensors_header import AGAIN
 
 
@@ -14,9 +15,12 @@ class OpenWeights:
 
     def __init__(self) -> None:
         self._files: dict[Path, Any] = {}
+        self._pickles: dict[Path, dict[str, Tensor]] = {}
 
     def tensor(self, path: Path, name: str) -> Tensor:
         """A tensor, mapped from its file. Raises ModelError."""
+        if is_pickle(path):
+            return self._pickled(path)[name]
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -25,3 +29,10 @@ class OpenWeights:
             return self._files[path].get_tensor(name)
         except (OSError, SafetensorError) as error:
             raise ModelError(path, f"the weights cannot be read ({error})", AGAIN) from error
+
+    def _pickled(self, path: Path) -> dict[str, Tensor]:
+        if path not in self._pickles:
+            from nodes.pickled_weights import pickled_tensors
+
+            self._pickles[path] = pickled_tensors(path)
+        return self._pickles[path]

@@ -9,8 +9,9 @@ from nodes.adapter_names import canonical, original_names, read_adapters, spelli
 from nodes.maths.adapters import adapted
 from nodes.model_errors import ModelError
 from nodes.open_weights import OpenWeights
-from nodes.safetensors_header import AGAIN, read_header
+from nodes.safetensors_header import AGAIN
 from nodes.values import Weights
+from nodes.weight_files import read_header
 from nodes.weight_patches import LoraPatch, MergePatch, Patch
 from nodes.weight_places import Shapes
 

@@ -12,9 +12,10 @@ from graph.node import node
 from graph.values import INJECTED, Value
 from nodes.model_errors import ModelError
 from nodes.models import ModelPool
+from nodes.pickles import readable
 from nodes.precision import Precision
-from nodes.safetensors_header import read_header
 from nodes.values import Image, Weights
+from nodes.weight_files import read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ class UpscaleModelSource:
     """The files in `models/upscale_models/`."""
 
     def names(self, folders: Folders) -> Sequence[str]:
-        return files_below(folders.models("upscale_models"), MODEL_SUFFIXES)
+        return files_below(folders.models("upscale_models"), readable(MODEL_SUFFIXES))
 
     def locate(self, folders: Folders, name: str) -> Path:
         path = inside(folders.models("upscale_models"), name)
@@ -57,12 +58,6 @@ def load_upscale_model(model_name: Annotated[str, UPSCALE_MODELS], folders: Fold
     from nodes.upscale_networks import identify
 
     path = UPSCALE_MODELS.locate(folders, model_name)
-    if path.suffix.lower() != ".safetensors":
-        raise ModelError(
-            path,
-            "this is a pickle, which can run any code when it is opened, so it is not read",
-            "Download the model as .safetensors, or convert it on a machine where that does no harm.",
-        )
     header = read_header(path)
     architecture = identify(header)
     if architecture is None:
@@ -117,19 +112,20 @@ def _in_tiles_that_fit(function: Any, planes: "Tensor", report: Any) -> "Tensor"
 
 def _loader(model: UpscaleModel) -> Any:
     def load(device: "Device") -> "Module":
-        import safetensors.torch
         import torch
 
+        from nodes.open_weights import OpenWeights
         from nodes.upscale_networks import identify, renamed
 
-        weights = cast("dict[str, Tensor]", cast(Any, safetensors.torch).load_file(model.weights.path))
-        architecture = identify(weights)
+        path, files = model.weights.path, OpenWeights()
+        header = read_header(path)
+        architecture = identify(header)
         if architecture is None:
-            raise ModelError(model.weights.path, "the file has changed since it was chosen", "Run the workflow again.")
+            raise ModelError(path, "the file has changed since it was chosen", "Run the workflow again.")
         with torch.device("meta"):
             network = architecture.build()
-        names = renamed(weights)
-        state = {names[name]: tensor.to(device, torch.float32) for name, tensor in weights.items()}
+        names = renamed(header)
+        state = {names[name]: files.tensor(path, name).to(device, torch.float32) for name in header}
         network.load_state_dict(state, assign=True)
         return network.eval().requires_grad_(False)
 

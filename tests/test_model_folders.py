@@ -79,13 +79,13 @@ def test_names_are_folders_single_files_and_the_embedded_model(
     loomlet = shutil.copytree(made, tmp_path / "loomlet")
     monkeypatch.setattr(model_folders, "LOOMLET", loomlet)
     folders = Folders.below(tmp_path / "data")
-    (folders.models("checkpoints") / "old.ckpt").touch()
+    (folders.models("checkpoints") / "old.safetensors").touch()
     (folders.models("checkpoints") / "notes.txt").touch()
-    assert CheckpointSource().names(folders) == ["art/tiny", "loomlet", "old.ckpt"]
+    assert CheckpointSource().names(folders) == ["art/tiny", "loomlet", "old.safetensors"]
     assert CheckpointSource().locate(folders, "art/tiny") == checkpoint
     assert CheckpointSource().locate(folders, "loomlet") == loomlet
     own = shutil.copytree(made, folders.models("checkpoints") / "loomlet")
-    assert CheckpointSource().names(folders) == ["art/tiny", "loomlet", "old.ckpt"]
+    assert CheckpointSource().names(folders) == ["art/tiny", "loomlet", "old.safetensors"]
     assert CheckpointSource().locate(folders, "loomlet") == own
 
 
@@ -173,7 +173,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "no configuration": (remove("unet/config.json"), "config.json is missing"),
     "no weights": (remove(f"unet/{WEIGHTS}"), "diffusion_pytorch_model.safetensors is missing"),
     "no vocabulary": (remove("tokenizer/vocab.json"), "vocab.json is missing"),
-    "pickle": (only_pickle, "are a pickle, which can run any code"),
+    "pickle": (only_pickle, "is a pickle, which can run any code"),
     "cut off": (cut, "the file is cut off"),
     "cut off in the header": (cut_in_header, "not a safetensors file, or cut off"),
     "empty": (write(f"unet/{WEIGHTS}", b""), "has 0 bytes"),
@@ -206,7 +206,7 @@ def test_a_bad_checkpoint_is_refused_in_one_sentence(case: str, checkpoint: Path
 
 def test_what_is_no_folder_is_refused_with_the_layout_to_use(tmp_path: Path) -> None:
     (tmp_path / "a.ckpt").touch()
-    with pytest.raises(ModelError, match="pickle, which can run any code.*folder in diffusers layout"):
+    with pytest.raises(ModelError, match="pickle, which can run any code.*--allow-pickle"):
         read_checkpoint(tmp_path / "a.ckpt", "a")
     with pytest.raises(ModelError, match="no such model"):
         read_checkpoint(tmp_path / "b", "b")

@@ -16,8 +16,8 @@ from graph.node import node
 from graph.values import INJECTED, Value
 from nodes.embedded import DIRECTIONS, JUDGE, LOOMLET
 from nodes.model_errors import ModelError
-from nodes.safetensors_header import read_header
 from nodes.values import Clip, Weights
+from nodes.weight_files import read_header
 
 Task = Literal[
     "text-image similarity",
