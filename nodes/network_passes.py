@@ -1,0 +1,101 @@
+"""Passes of a network: as few as possible for all prompts, and which of a model's patches count in them."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nodes.added_inputs import Told
+from nodes.maths.model_sampling import Latents, ModelSampling
+from nodes.maths.regions import mixed
+from nodes.models import DenoiseNetwork, ModelPool
+from nodes.network_patches import NetworkPatch
+from nodes.patched_attention import recorded
+from nodes.placed_prompts import Placed
+from nodes.values import Model
+
+Attention = Float[Tensor, "batch queries keys"]
+LONGEST_REPEAT = 4
+"""Prompts of different length are repeated to a common one, at most this many times, to share a pass."""
+
+
+class Networks:
+    """A model's network under the patches that count at a noise level, and others."""
+
+    def __init__(self, pool: ModelPool, model: Model, sampling: ModelSampling) -> None:
+        self._pool = pool
+        self._model = model
+        self._spans = [
+            (patch, sampling.percent_to_sigma(patch.end), sampling.percent_to_sigma(patch.start))
+            for patch in model.network_patches
+        ]
+        self._made: dict[tuple[NetworkPatch, ...], DenoiseNetwork] = {}
+
+    def at(self, sigma: float, others: Sequence[NetworkPatch]) -> DenoiseNetwork:
+        patches = (*(patch for patch, lowest, highest in self._spans if lowest <= sigma <= highest), *others)
+        if patches not in self._made:
+            self._made[patches] = self._pool.denoise_network(replace(self._model, network_patches=patches))
+        return self._made[patches]
+
+
+def predict(
+    network: DenoiseNetwork, sampling: ModelSampling, x: Latents, sigma: float, parts: Sequence[Placed]
+) -> tuple[dict[int, Latents], dict[int, Attention]]:
+    """What the network predicts for each part: the denoised latent, in as few passes as sizes and lengths allow.
+
+    And the attention it recorded, if it does.
+    """
+    scaled = sampling.scale_input(x, sigma)
+    timestep = float(sampling.timestep(sigma))
+    predictions: dict[int, Latents] = {}
+    attention: dict[int, Attention] = {}
+    for group in _passes(parts):
+        crops = [_seen(scaled, parts[at]) for at in group]
+        numbers = [numbers for at in group if (numbers := parts[at].told) is not None]
+        tokens = _alike([parts[at].tokens for at in group])
+        times = torch.full((len(tokens),), timestep, device=x.device)
+        with recorded() as maps:
+            output = network(torch.cat(crops), times, tokens, *([Told.joined(numbers)] if numbers else []))
+        for at, part in zip(group, output.chunk(len(group)), strict=True):
+            predictions[at] = sampling.denoised(_crop(x, parts[at]), part, sigma)
+        for seen in maps:
+            attention |= zip(group, seen.chunk(len(group)), strict=True)
+    return predictions, attention
+
+
+def _seen(x: Latents, part: Placed) -> Latents:
+    """What the network sees of a latent: the part's own share, and the channels that it is shown beside it."""
+    return _crop(x if part.shown is None else torch.cat([x, part.shown], 1), part)
+
+
+def _crop(x: Latents, part: Placed) -> Latents:
+    return x if part.region is None else part.region.of(x)
+
+
+def _passes(parts: Sequence[Placed]) -> list[list[int]]:
+    """Which parts share a pass: those of one size, if their tokens can be repeated to one length."""
+    sizes: dict[tuple[int, int] | None, list[int]] = defaultdict(list)
+    for at, part in enumerate(parts):
+        sizes[part.region and part.region.size].append(at)
+    passes: list[list[int]] = []
+    for group in sizes.values():
+        lengths = [parts[at].tokens.shape[1] for at in group]
+        if math.lcm(*lengths) > LONGEST_REPEAT * min(lengths):
+            passes += [[at] for at in group]
+        else:
+            passes.append(group)
+    return passes
+
+
+def _alike(tokens: Sequence[Float[Tensor, "batch tokens width"]]) -> Float[Tensor, "prompts*batch common width"]:
+    """Prompts of one pass, repeated to a common length."""
+    common = math.lcm(*(each.shape[1] for each in tokens))
+    return torch.cat([each.repeat(1, common // each.shape[1], 1) for each in tokens])
+
+
+def mixture(parts: Sequence[Placed], predictions: Sequence[Latents], like: Latents) -> Latents:
+    return mixed(predictions, [part.weight for part in parts], [part.region for part in parts], like)
