@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from nodes.picture_encoder_layout import TRANSFORMERS_MARK, picture_encoder_name, picture_encoder_part
 from nodes.safetensors_header import TensorEntry
 from nodes.text_layout import OPEN_WIDTH, PROJECTION, naming_of, text_plan
 from nodes.unet_layout import ORIGINAL_MARK, SIZE_WIDTH, unet_plan
@@ -253,10 +254,6 @@ def _embedding(entries: Mapping[str, TensorEntry]) -> Identified:
 
 
 def _vision(entries: Mapping[str, TensorEntry]) -> Identified:
-    for mark, layout in (
-        ("vision_model.embeddings.patch_embedding.weight", "transformers' names"),
-        ("visual.conv1.weight", "OpenCLIP's names"),
-    ):
-        if mark in entries:
-            return Identified("CLIP vision", layout)
-    raise NotThisNetwork("there is no vision_model.embeddings.patch_embedding.weight")
+    prefix, plan = picture_encoder_part(entries)
+    naming = "transformers' names" if prefix + TRANSFORMERS_MARK in entries else "OpenCLIP's names"
+    return Identified("CLIP vision", naming, notes=(picture_encoder_name(plan.config),))

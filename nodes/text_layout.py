@@ -19,6 +19,8 @@ _MARKS: dict[Naming, str] = {
     "openclip": "transformer.resblocks.0.attn.in_proj_weight",
 }
 _NOT_USED = ("position_ids", "logit_scale", "attn_mask", "text_projection", PROJECTION)
+_PICTURES = ("vision_model.", "visual.", "visual_projection.")
+"""How the names of a whole CLIP's picture encoder start."""
 _OPEN_LAYER = {
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
@@ -102,14 +104,19 @@ def open_clip_places(name: str) -> tuple[Place, ...]:
     bare = name.removeprefix("text_model.")
     if bare in _OPEN_AROUND:
         return (Place(_OPEN_AROUND[bare]),)
-    _, _, rest = bare.partition("encoder.layers.")
+    return (open_clip_layer(bare),)
+
+
+def open_clip_layer(name: str, start: str = "") -> Place:
+    """Where OpenCLIP keeps a weight of a layer of a transformer, whose names there begin with `start`."""
+    _, _, rest = name.partition("encoder.layers.")
     number, _, inner = rest.partition(".")
     module, _, kind = inner.rpartition(".")
-    block = f"transformer.resblocks.{number}"
+    block = f"{start}transformer.resblocks.{number}"
     third = module.removeprefix("self_attn.")
     if third in _THIRDS:
-        return (Place(f"{block}.attn.in_proj_{kind}", _THIRDS.index(third), len(_THIRDS)),)
-    return (Place(f"{block}.{_OPEN_LAYER.get(module, module)}.{kind}"),)
+        return Place(f"{block}.attn.in_proj_{kind}", _THIRDS.index(third), len(_THIRDS))
+    return Place(f"{block}.{_OPEN_LAYER.get(module, module)}.{kind}")
 
 
 def open_clip_names(shapes: Shapes) -> list[str]:
@@ -126,5 +133,5 @@ def open_clip_names(shapes: Shapes) -> list[str]:
 
 
 def unused(name: str) -> bool:
-    """A projection is only used where the pooled text is."""
-    return name.endswith(_NOT_USED)
+    """A projection is only used where the pooled text is; a whole CLIP has a picture encoder, too."""
+    return name.endswith(_NOT_USED) or name.startswith(_PICTURES)

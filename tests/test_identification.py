@@ -9,12 +9,14 @@ import torch
 from torch.nn import Module
 
 from nodes.identification import Identified, Unrecognised, identify
+from nodes.picture_encoder_layout import picture_encoder_plan
 from nodes.safetensors_header import TensorEntry, read_header
 from nodes.text_layout import text_plan
 from nodes.unet_layout import unet_plan
 from nodes.vae_layout import vae_plan
 from nodes.weight_places import NetworkPlan, Shapes, shapes_below
 from tests import original_layouts as layouts
+from tests import picture_encoders
 
 FAMILIES = layouts.families()
 
@@ -83,7 +85,8 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     ),
     "embedding": ({"emb_params": (8, 768)}, "SD 1 embedding (vectors of 768 numbers)"),
     "embedding of SDXL": ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "SDXL embedding (vectors for CLIP-L and CLIP-G)"),
-    "vision": ({"vision_model.embeddings.patch_embedding.weight": (1, 3, 14, 14)}, "CLIP vision (transformers' names)"),
+    "vision": (picture_encoders.transformers_shapes(picture_encoders.VIT_H), "CLIP vision (transformers' names)"),
+    "OpenCLIP's vision": (picture_encoders.open_clip_shapes(picture_encoders.VIT_H), "CLIP vision (OpenCLIP's names)"),
 }
 
 
@@ -91,6 +94,25 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
 def test_other_files_are_told_too(case: str):
     shapes, expected = OTHERS[case]
     assert str(identified(shapes)) == expected
+
+
+ENCODERS = {
+    "ViT-L/14 for 224 pixels": (picture_encoders.VIT_L, (16, "quick_gelu", 303_966_208)),
+    "ViT-L/14 for 336 pixels": (replace(picture_encoders.VIT_L, places=577), (16, "quick_gelu", 304_293_888)),
+    "ViT-H/14 for 224 pixels": (picture_encoders.VIT_H, (16, "gelu", 632_076_800)),
+    "ViT-bigG/14 for 224 pixels": (picture_encoders.VIT_BIG_G, (16, "gelu", 1_844_907_264)),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("naming", [picture_encoders.transformers_shapes, picture_encoders.open_clip_shapes])
+def test_picture_encoders_of_full_size_are_told_by_their_shapes(name: str, naming: Callable[[Any], Shapes]):
+    encoder, (heads, activation, expected) = ENCODERS[name]
+    shapes = naming(encoder)
+    config = picture_encoder_plan(shapes).config
+    assert identified(shapes).notes == (name,)
+    assert (config["num_attention_heads"], config["hidden_act"]) == (heads, activation)
+    assert sum(prod(shape) for each, shape in shapes.items() if "position_ids" not in each) == expected
 
 
 def test_what_is_not_recognised_is_told_why():

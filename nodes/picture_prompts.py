@@ -1,0 +1,32 @@
+"""The values of prompts that are pictures: what encodes them, and what it says of them. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graph.values import Value
+from nodes.values import Weights
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ClipVision(Value, kind="CLIP_VISION"):
+    """A reference to CLIP's picture encoder."""
+
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True)
+class ClipVisionOutput(Value, kind="CLIP_VISION_OUTPUT"):
+    """What a picture encoder says of pictures: in the space shared with texts, and its last two hidden states.
+
+    Neither hidden state has gone through the final norm.
+    """
+
+    image_embeds: Float[Tensor, "batch width"]
+    last_hidden_state: Float[Tensor, "batch places inner"]
+    penultimate_hidden_states: Float[Tensor, "batch places inner"]
