@@ -67,7 +67,7 @@ async def test_the_tables_in_the_code_are_those_that_the_migrations_make(world: 
         context = MigrationContext.configure(connection, opts={"version_table": REVISION_TABLE})
         return compare_metadata(context, metadata)
 
-    assert await world.database.read(lambda connection: connection.run_sync(differences)) == []
+    assert await world.database.read(differences) == []
 
 
 def test_the_newest_migration_is_the_one_that_the_code_is_written_for():

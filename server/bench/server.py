@@ -20,7 +20,7 @@ from uuid import uuid4
 from aiohttp import ClientSession, ClientWebSocketResponse, TCPConnector, WSMsgType
 from click import ClickException
 from sqlalchemy import update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.engine import Connection
 from yarl import URL
 
 from server.database.chunks import chunks
@@ -386,11 +386,11 @@ async def _fill(file: Path, over: int, waiting: int) -> str:
             last = (await queue.submit(jobs))[-1].id
         return last
 
-    async def end(connection: AsyncConnection) -> None:
+    def end(connection: Connection) -> None:
         now = database.now()
         ended = update(job).where(QUEUED)
-        await connection.execute(ended.values(state="done", started=now, finished=now, duration=job.c.seq % 100_000))
-        await enter(connection, Change({(LOCAL, "queued"): -over, (LOCAL, "done"): over}))
+        connection.execute(ended.values(state="done", started=now, finished=now, duration=job.c.seq % 100_000))
+        enter(connection, Change({(LOCAL, "queued"): -over, (LOCAL, "done"): over}))
 
     try:
         await queue.cancel_waiting()

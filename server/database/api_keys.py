@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Literal, get_args
 
 from sqlalchemy import ColumnElement, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.engine import Connection
 
 from server.database.database import Database
 from server.database.errors import WrongRequest
@@ -82,9 +82,9 @@ class ApiKeys:
         }
         text = f"ll_{row['id']}_{secrets.token_urlsafe(32)}"
 
-        async def add(connection: AsyncConnection) -> Row:
+        def add(connection: Connection) -> Row:
             added = insert(api_key).values(**row, digest=_digest(text)).returning(api_key)
-            return (await connection.execute(added)).mappings().one()
+            return connection.execute(added).mappings().one()
 
         return NewApiKey(_key(await self._database.write(add)), text)
 
@@ -95,8 +95,8 @@ class ApiKeys:
             return None
         now = self._database.now()
 
-        async def look(connection: AsyncConnection) -> Row | None:
-            return (await connection.execute(select(api_key).where(api_key.c.id == parts[1]))).mappings().first()
+        def look(connection: Connection) -> Row | None:
+            return connection.execute(select(api_key).where(api_key.c.id == parts[1])).mappings().first()
 
         row = await self._database.read(look)
         if row is None or not hmac.compare_digest(bytes(row["digest"]), _digest(text)):
@@ -106,8 +106,8 @@ class ApiKeys:
             return None
         if key.used is None or now - key.used >= USE_NOTED_EVERY:
 
-            async def note(connection: AsyncConnection) -> None:
-                await connection.execute(update(api_key).where(api_key.c.id == key.id).values(used=now))
+            def note(connection: Connection) -> None:
+                connection.execute(update(api_key).where(api_key.c.id == key.id).values(used=now))
 
             await self._database.write(note, durable=False)
         return key
@@ -117,16 +117,16 @@ class ApiKeys:
         now = self._database.now()
         which = (api_key.c.id == storable("key's id", key_id), api_key.c.revoked.is_(None))
 
-        async def change(connection: AsyncConnection) -> bool:
-            return (await connection.execute(update(api_key).where(*which).values(revoked=now))).rowcount == 1
+        def change(connection: Connection) -> bool:
+            return connection.execute(update(api_key).where(*which).values(revoked=now)).rowcount == 1
 
         return await self._database.write(change)
 
     async def all(self) -> Sequence[ApiKey]:
         """Every key there ever was, the oldest first."""
 
-        async def look(connection: AsyncConnection) -> Sequence[ApiKey]:
-            rows = await connection.execute(select(api_key).order_by(api_key.c.created, api_key.c.id))
+        def look(connection: Connection) -> Sequence[ApiKey]:
+            rows = connection.execute(select(api_key).order_by(api_key.c.created, api_key.c.id))
             return [_key(row) for row in rows.mappings()]
 
         return await self._database.read(look)
@@ -135,8 +135,8 @@ class ApiKeys:
         """Whether somebody could get in with a key."""
         now = self._database.now()
 
-        async def look(connection: AsyncConnection) -> bool:
-            return (await connection.execute(select(api_key.c.id).where(*_valid(now)).limit(1))).first() is not None
+        def look(connection: Connection) -> bool:
+            return connection.execute(select(api_key.c.id).where(*_valid(now)).limit(1)).first() is not None
 
         return await self._database.read(look)
 

@@ -1,24 +1,25 @@
 """An open database: SQLite in a file or PostgreSQL, up to date, with transactions that end one way or the other.
 
-Everything here belongs to the event loop it was opened in. SQLite works on threads of its own.
+Everything here belongs to the event loop it was opened in. What is done in a transaction is a plain function, which for
+SQLite runs on a thread of its own: it must not touch what belongs to the event loop.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server.database.engines import read_url
+from server.database.engines import Engines, read_url
 from server.database.errors import DatabaseUnavailable, DatabaseUnusable
 from server.database.migrate import bring_up_to_date, is_up_to_date
-from server.database.postgresql import engines_for_postgresql
-from server.database.sqlite import engines_for_sqlite, prepare_file
+from server.database.postgresql import PostgresqlEngines
+from server.database.sqlite import SqliteEngines, prepare_file
 
 TRIES = 8
 # PostgreSQL's codes for a transaction that met another one and was rolled back: serialization failure, deadlock, and a
@@ -51,10 +52,7 @@ class Database:
         self.now = clock
         self._tasks = set[asyncio.Task[Any]]()
         self._closed = False
-        self._engines = engines_for_sqlite(url) if self._file else engines_for_postgresql(url)
-        # SQLite lets one connection write at a time. Those of this process wait here, in order, instead of asking
-        # the file again and again whether it is their turn.
-        self._turn: AbstractAsyncContextManager[None] = asyncio.Lock() if self._file else nullcontext()
+        self._engines: Engines = SqliteEngines(url) if self._file else PostgresqlEngines(url)
 
     @staticmethod
     async def open(place: Path | str, clock: Clock = utc_now) -> "Database":
@@ -75,8 +73,8 @@ class Database:
         try:
             if database._file:
                 await asyncio.to_thread(prepare_file, database._file)
-            if not await database.read(lambda connection: connection.run_sync(is_up_to_date)):
-                await database.write(lambda connection: connection.run_sync(bring_up_to_date, database.where))
+            if not await database.read(is_up_to_date):
+                await database.write(partial(bring_up_to_date, where=database.where))
         except BaseException:
             await database.close()
             raise
@@ -87,8 +85,7 @@ class Database:
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._closed = True
-        await self._engines.read.dispose()
-        await self._engines.write.dispose()
+        await self._engines.close()
 
     def begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Start something that `close` waits for, and that is finished though the one who waits for it is cancelled."""
@@ -105,7 +102,7 @@ class Database:
         if not task.cancelled():
             task.exception()  # so that nobody complains of an error that no one was left to hear
 
-    async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def read(self, work: Callable[[Connection], T]) -> T:
         """Let `work` look. Each of its statements sees what is committed when it starts.
 
         Raises:
@@ -113,7 +110,7 @@ class Database:
         """
         return await asyncio.shield(self.begin(self._read(work)))
 
-    async def write(self, work: Callable[[AsyncConnection], Awaitable[T]], durable: bool = True) -> T:
+    async def write(self, work: Callable[[Connection], T], durable: bool = True) -> T:
         """Let `work` change things in one transaction. It may be called again when it meets another transaction.
 
         Args:
@@ -125,19 +122,16 @@ class Database:
         """
         return await asyncio.shield(self.begin(self._write(work, durable)))
 
-    async def _read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _read(self, work: Callable[[Connection], T]) -> T:
         try:
-            async with self._engines.read.connect() as connection:
-                return await work(connection)
+            return await self._engines.read(work)
         except (DBAPIError, OSError) as error:
             raise self._said(error) from error
 
-    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]], durable: bool) -> T:
-        engine = self._engines.write if durable else self._engines.write_soon
+    async def _write(self, work: Callable[[Connection], T], durable: bool) -> T:
         for tries in range(1, TRIES + 1):
             try:
-                async with self._turn, engine.begin() as connection:
-                    return await work(connection)
+                return await self._engines.write(work, durable)
             except (DBAPIError, OSError, Collision) as error:
                 if not _collided(error) or tries == TRIES:
                     raise self._said(error) from error

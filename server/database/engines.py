@@ -1,26 +1,44 @@
-"""Which database is meant, and the ways to connect to it."""
+"""Which database is meant, and what has to be known of it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.database.errors import DatabaseUnusable
 
 USUAL_FILE = "jobs.sqlite3"
 """In the data folder."""
-DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 
 
-@dataclass(frozen=True, slots=True)
-class Engines:
-    """Ways to connect: for reading, for writing what must survive a power cut, and for what need not."""
+T = TypeVar("T")
 
-    read: AsyncEngine
-    write: AsyncEngine
-    write_soon: AsyncEngine
+
+class Engines(Protocol):
+    """Ways to connect, which belong to an event loop and never block it.
+
+    `work` looks or changes, in plain SQLAlchemy. It is a function without `await`, so that the whole of it can be done
+    on a thread at once: going to a thread and back for each statement costs more than most statements do.
+    """
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Let `work` look. Each of its statements sees what is committed when it starts."""
+        ...
+
+    async def write(self, work: Callable[[Connection], T], durable: bool) -> T:
+        """Let `work` change things in one transaction.
+
+        Args:
+            durable: whether it must survive a power cut when this returns.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of all connections. Nothing may be under way."""
+        ...
 
 
 def place_of(stated: str | None, data: Path) -> Path | str:
@@ -33,7 +51,7 @@ def place_of(stated: str | None, data: Path) -> Path | str:
 def read_url(place: Path | str) -> URL:
     """The URL of a file, or a URL as people write it. Raises DatabaseUnusable."""
     if isinstance(place, Path):
-        return URL.create("sqlite+aiosqlite", database=str(place))
+        return URL.create("sqlite+pysqlite", database=str(place))
     try:
         url = make_url(place)
     except ArgumentError as error:

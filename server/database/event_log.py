@@ -11,7 +11,7 @@ from functools import partial
 from hashlib import blake2b
 
 from sqlalchemy import bindparam, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.engine import Connection
 
 from server.database.chunks import chunks
 from server.database.database import Database
@@ -138,8 +138,8 @@ class EventLog:
     async def last(self) -> int:
         """The number of the last event of all; 0 before the first."""
 
-        async def look(connection: AsyncConnection) -> int:
-            return (await connection.execute(select(event_log.c.last))).scalar_one()
+        def look(connection: Connection) -> int:
+            return connection.execute(select(event_log.c.last)).scalar_one()
 
         return await self._database.read(look)
 
@@ -156,14 +156,14 @@ class EventLog:
         return total
 
 
-async def _append(connection: AsyncConnection, events: Sequence[NewEvent], now: datetime) -> int:
+def _append(connection: Connection, events: Sequence[NewEvent], now: datetime) -> int:
     # From here on others wait until this is committed: so numbers become visible in order.
     counted = update(event_log).values(last=event_log.c.last + len(events)).returning(event_log.c.last)
-    first = (await connection.execute(counted)).scalar_one() - len(events) + 1
+    first = connection.execute(counted).scalar_one() - len(events) + 1
     jobs: dict[str, tuple[int, str | None]] = {}
     for some in chunks(sorted(filter(is_job_id, {new.job_id for new in events}))):
         query = select(job.c.id, job.c.seq, job.c.client_id).where(job.c.id.in_(some))
-        jobs.update((job_id, (seq, client_id)) for job_id, seq, client_id in await connection.execute(query))
+        jobs.update((job_id, (seq, client_id)) for job_id, seq, client_id in connection.execute(query))
     rows: dict[object, dict[str, object]] = {}
     for number, new in enumerate(events, first):
         if new.job_id not in jobs:
@@ -182,17 +182,17 @@ async def _append(connection: AsyncConnection, events: Sequence[NewEvent], now: 
         }
     slots = [{"of": row["job"], "latest": row["slot"]} for row in rows.values() if row["slot"] is not None]
     if slots:
-        await connection.execute(CLEAR_SLOT, slots)
+        connection.execute(CLEAR_SLOT, slots)
     for some in chunks([*rows.values()]):
-        await connection.execute(insert(event), some)
+        connection.execute(insert(event), some)
     return first
 
 
-async def _read(connection: AsyncConnection, query: Query, after: int, limit: int) -> EventPage:
-    last, pruned = (await connection.execute(select(event_log.c.last, event_log.c.pruned))).one()
+def _read(connection: Connection, query: Query, after: int, limit: int) -> EventPage:
+    last, pruned = connection.execute(select(event_log.c.last, event_log.c.pruned)).one()
     # Whatever is committed after that belongs to the next reading.
     found = query.where(event.c.seq > after, event.c.seq <= last).order_by(event.c.seq).limit(limit + 1)
-    rows = (await connection.execute(found)).mappings().all()
+    rows = connection.execute(found).mappings().all()
     events = tuple(
         LoggedEvent(row["seq"], row["id"], row["client_id"], row["kind"], Document(row["data"]), row["time"])
         for row in rows[:limit]
@@ -201,28 +201,28 @@ async def _read(connection: AsyncConnection, query: Query, after: int, limit: in
     return EventPage(events, events[-1].number if more else max(last, after), more, after >= pruned)
 
 
-async def _prune_before(connection: AsyncConnection, before: datetime) -> int:
+def _prune_before(connection: Connection, before: datetime) -> int:
     """Delete some of the events that are older. Returns how many; 0: no more."""
     oldest = select(event.c.seq, event.c.time).order_by(event.c.seq).limit(DELETED_AT_ONCE)
-    found = await connection.execute(oldest)
-    return await _prune(connection, [number for number, time in found if time < before])
+    found = connection.execute(oldest)
+    return _prune(connection, [number for number, time in found if time < before])
 
 
-async def _prune_beyond(connection: AsyncConnection, most: int) -> int:
+def _prune_beyond(connection: Connection, most: int) -> int:
     """Delete some of the events by which there are too many. Returns how many; 0: there are not."""
     newest = select(event.c.seq).order_by(event.c.seq.desc()).limit(1).offset(most)
-    last = (await connection.execute(newest)).scalar()
+    last = connection.execute(newest).scalar()
     if last is None:
         return 0
     oldest = select(event.c.seq).where(event.c.seq <= last).order_by(event.c.seq).limit(DELETED_AT_ONCE)
-    return await _prune(connection, (await connection.scalars(oldest)).all())
+    return _prune(connection, connection.scalars(oldest).all())
 
 
-async def _prune(connection: AsyncConnection, numbers: Sequence[int]) -> int:
+def _prune(connection: Connection, numbers: Sequence[int]) -> int:
     if not numbers:
         return 0
     # Readers are told that something is gone before it is; a writer of events waits here, so nobody overtakes.
     gone = update(event_log).where(event_log.c.pruned < max(numbers)).values(pruned=max(numbers))
-    await connection.execute(gone)
-    deleted = await connection.execute(delete(event).where(event.c.seq.in_(numbers)))
+    connection.execute(gone)
+    deleted = connection.execute(delete(event).where(event.c.seq.in_(numbers)))
     return deleted.rowcount

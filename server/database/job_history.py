@@ -3,12 +3,12 @@
 Lists are paged by the database, each page from the place where the last one ended, so that all cost the same.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.engine import Connection
 
 from server.database.chunks import chunks
 from server.database.database import Database
@@ -52,10 +52,10 @@ class JobHistory:
         """These jobs in this order, without those that do not exist. Each may be large: ask for tens, not thousands."""
         asked = [job_id for job_id in dict.fromkeys(job_ids) if is_job_id(job_id)]
 
-        async def look(connection: AsyncConnection) -> Sequence[Job]:
+        def look(connection: Connection) -> Sequence[Job]:
             found: dict[str, Job] = {}
             for some in chunks(asked):
-                rows = await connection.execute(WHOLE.where(job.c.id.in_(some), belongs(owner)))
+                rows = connection.execute(WHOLE.where(job.c.id.in_(some), belongs(owner)))
                 found.update((row["id"], job_of(row)) for row in rows.mappings())
             return [found[job_id] for job_id in asked if job_id in found]
 
@@ -91,11 +91,11 @@ class JobHistory:
     async def waiting(self) -> Mapping[tuple[Priority, State], int]:
         """How many jobs wait and run, by class and state. Looks at each of them, some ten milliseconds for 100,000."""
 
-        async def look(connection: AsyncConnection) -> Mapping[tuple[Priority, State], int]:
+        def look(connection: Connection) -> Mapping[tuple[Priority, State], int]:
             found: dict[tuple[Priority, State], int] = {}
             for state, condition in _UNFINISHED.items():
                 query = select(job.c.priority, func.count()).where(condition).group_by(job.c.priority)
-                for place, count in await connection.execute(query):
+                for place, count in connection.execute(query):
                     found[PRIORITIES[place], state] = count
             return found
 
@@ -108,9 +108,9 @@ class JobHistory:
             found = await self.counts(which.owner)
             return sum(getattr(found, state) for state in set(states))
 
-        async def look(connection: AsyncConnection) -> int:
+        def look(connection: Connection) -> int:
             query = select(func.count()).select_from(job).where(job.c.state.in_(states), *conditions(which))
-            return (await connection.execute(query)).scalar_one()
+            return connection.execute(query).scalar_one()
 
         return await self._database.read(look)
 
@@ -140,7 +140,7 @@ class JobHistory:
             total += await self._all_of(partial(forget_beyond, most=most), durable=False)
         return total
 
-    async def _all_of(self, some: Callable[[AsyncConnection], Awaitable[int]], durable: bool = True) -> int:
+    async def _all_of(self, some: Callable[[Connection], int], durable: bool = True) -> int:
         """Repeat what deletes a few jobs at a time, so that others may write in between."""
         total = 0
         while count := await self._database.write(some, durable):

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.engine import Connection
 
 from server.database.cancelling import Cancelled, cancel, cancel_waiting, newest
 from server.database.database import Database
@@ -183,8 +183,8 @@ class JobQueue:
     # The whole queue
 
     async def mode(self) -> Mode:
-        async def look(connection: AsyncConnection) -> Mode:
-            return (await connection.execute(select(queue.c.mode))).scalar_one()
+        def look(connection: Connection) -> Mode:
+            return connection.execute(select(queue.c.mode)).scalar_one()
 
         return await self._database.read(look)
 
@@ -201,7 +201,7 @@ class JobQueue:
         await self._set_mode("open")
 
     async def _set_mode(self, mode: Mode) -> None:
-        async def change(connection: AsyncConnection) -> None:
-            await connection.execute(update(queue).values(mode=mode))
+        def change(connection: Connection) -> None:
+            connection.execute(update(queue).values(mode=mode))
 
         await self._database.write(change)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, case, func, or_, select, true, type_coerce, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.engine import Connection
 
 from server.database.chunks import chunks
 from server.database.jobs import MOST_ATTEMPTS, Claim, JobError, Lease, Outcome, State
@@ -58,13 +58,13 @@ class TakenBack:
     state: State
 
 
-async def take(connection: AsyncConnection, worker: str, now: datetime, until: datetime) -> Claim | None:
+def take(connection: Connection, worker: str, now: datetime, until: datetime) -> Claim | None:
     """Claim the most urgent job."""
-    seq = (await connection.execute(TAKE, {"by": worker, "now": now, "until": until})).scalar()
+    seq = connection.execute(TAKE, {"by": worker, "now": now, "until": until}).scalar()
     if seq is None:
         return None
-    row = (await connection.execute(TAKEN, {"taken": seq})).mappings().one()
-    await enter(connection, moved(row["owner"], "queued", "running"))
+    row = connection.execute(TAKEN, {"taken": seq}).mappings().one()
+    enter(connection, moved(row["owner"], "queued", "running"))
     taken = job_of(row)
     return Claim(Lease(taken.id, worker, row["claims"]), until, taken, row["secret"] or {})
 
@@ -74,42 +74,42 @@ def held(lease: Lease) -> ColumnElement[bool]:
     return and_(RUNNING, job.c.id == lease.job_id, job.c.worker == lease.worker, job.c.claims == lease.number)
 
 
-async def extend(connection: AsyncConnection, lease: Lease, until: datetime) -> Hold | None:
+def extend(connection: Connection, lease: Lease, until: datetime) -> Hold | None:
     """None: the lease is lost."""
     extended = update(job).where(held(lease)).values(expires=until).returning(job.c.cancelling)
-    cancelling = (await connection.execute(extended)).scalar()
+    cancelling = connection.execute(extended).scalar()
     return None if cancelling is None else Hold(until, cancelling)
 
 
-async def finish(connection: AsyncConnection, lease: Lease, outcome: Outcome, now: datetime) -> bool:
+def finish(connection: Connection, lease: Lease, outcome: Outcome, now: datetime) -> bool:
     """False: the lease is lost."""
     finished = update(job).where(held(lease)).values(**over(now), **outcome_row(outcome))
-    row = (await connection.execute(finished.returning(job.c.seq, job.c.owner))).first()
+    row = connection.execute(finished.returning(job.c.seq, job.c.owner)).first()
     if row is None:
         return False
     seq, owner = row
-    await announce(connection, [seq], now)
-    await enter(connection, moved(owner, "running", outcome.state))
+    announce(connection, [seq], now)
+    enter(connection, moved(owner, "running", outcome.state))
     return True
 
 
-async def take_back(
-    connection: AsyncConnection, which: ColumnElement[bool], now: datetime, cause: str | None = None
+def take_back(
+    connection: Connection, which: ColumnElement[bool], now: datetime, cause: str | None = None
 ) -> Sequence[TakenBack]:
     """Take jobs from their workers. With a cause, the worker died over it and the attempt counts."""
     query = select(job).where(RUNNING, which).order_by(job.c.expires).with_for_update()
     change = Change()
     taken: list[TakenBack] = []
     ended: list[int] = []
-    for row in (await connection.execute(query)).mappings().all():
+    for row in connection.execute(query).mappings().all():
         values = _afterwards(row, now, cause)
-        await connection.execute(update(job).where(job.c.seq == row["seq"]).values(**values))
+        connection.execute(update(job).where(job.c.seq == row["seq"]).values(**values))
         taken.append(TakenBack(row["id"], row["owner"], row["client_id"], values["state"]))
         change.update(moved(row["owner"], "running", values["state"]))
         if values["state"] != "queued":
             ended.append(row["seq"])
-    await announce(connection, ended, now)
-    await enter(connection, change)
+    announce(connection, ended, now)
+    enter(connection, change)
     return taken
 
 
@@ -137,14 +137,14 @@ def over(now: datetime) -> Mapping[str, Any]:
     return {"finished": now, "duration": duration, "expires": None, "cancelling": False, "secret": None}
 
 
-async def announce(connection: AsyncConnection, ended: Sequence[int], now: datetime) -> None:
+def announce(connection: Connection, ended: Sequence[int], now: datetime) -> None:
     """Jobs are over: tell those who wanted to be told."""
     for some in chunks(ended):
         ending = select(job.c.state).where(job.c.seq == webhook.c.job).scalar_subquery()
         # No ending is a part of another one's name.
         wanted = or_(webhook.c.endings.is_(None), webhook.c.endings.contains(ending))
         due = update(webhook).where(webhook.c.job.in_(some), webhook.c.state == "waiting", wanted).values(due=now)
-        await connection.execute(due)
+        connection.execute(due)
 
 
 def workers_called(prefix: str) -> ColumnElement[bool]:

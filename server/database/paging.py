@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import Column, ColumnElement, literal, select, tuple_, union_all
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.engine import Connection
 
 from server.database.errors import WrongRequest
 from server.database.jobs import STATES, JobSummary, State
@@ -185,16 +185,16 @@ def conditions(which: JobFilter) -> Sequence[ColumnElement[bool]]:
     return found
 
 
-async def page(connection: AsyncConnection, wanted: Wanted) -> Page:
+def page(connection: Connection, wanted: Wanted) -> Page:
     """Read a page."""
     if not wanted.states:
         return Page((), None)
     start = wanted.begin()
     bounds = [] if start is None else [wanted.beyond(start)]
-    frontier = await _frontier(connection, wanted, bounds) if wanted.which.words else None
+    frontier = _frontier(connection, wanted, bounds) if wanted.which.words else None
     if frontier is not None:
         bounds.append(wanted.up_to(frontier))
-    rows = await _rows(connection, wanted, [*conditions(wanted.which), *bounds])
+    rows = _rows(connection, wanted, [*conditions(wanted.which), *bounds])
     shown = rows[: wanted.limit]
     following = frontier
     if len(rows) > wanted.limit:
@@ -202,9 +202,7 @@ async def page(connection: AsyncConnection, wanted: Wanted) -> Page:
     return Page(tuple(map(summary_of, shown)), None if following is None else wanted.place(following))
 
 
-async def _rows(
-    connection: AsyncConnection, wanted: Wanted, conditions: Sequence[ColumnElement[bool]]
-) -> Sequence[Row]:
+def _rows(connection: Connection, wanted: Wanted, conditions: Sequence[ColumnElement[bool]]) -> Sequence[Row]:
     """The rows of a page, and one more if there is one."""
     count = wanted.offset + wanted.limit + 1
 
@@ -215,17 +213,17 @@ async def _rows(
     places = _together(wanted, of)
     chosen = wanted.sorted(select(places), tuple(places.c)).limit(wanted.limit + 1).offset(wanted.offset).subquery()
     query = select(*SUMMARY).join(chosen, job.c.seq == chosen.c.seq)
-    return (await connection.execute(wanted.sorted(query, wanted.columns))).mappings().all()
+    return connection.execute(wanted.sorted(query, wanted.columns)).mappings().all()
 
 
-async def _frontier(connection: AsyncConnection, wanted: Wanted, bounds: Sequence[ColumnElement[bool]]) -> Key | None:
+def _frontier(connection: Connection, wanted: Wanted, bounds: Sequence[ColumnElement[bool]]) -> Key | None:
     """How far a search looks: so far that it has not looked through too many jobs of any state. None: to the end."""
 
     def of(state: State) -> Query:
         found = select(*wanted.columns).where(job.c.state == state, belongs(wanted.which.owner), *bounds)
         return wanted.sorted(found, wanted.columns).limit(1).offset(LOOKED_THROUGH - 1)
 
-    ends = await connection.execute(select(_together(wanted, of)))
+    ends = connection.execute(select(_together(wanted, of)))
     return wanted.nearest([tuple(end) for end in ends])
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.engine import Connection
 
 from server.database.errors import JobNotFound, JobNotRetryable, QueueDraining, TooManyJobs
 from server.database.jobs import Accepted
@@ -15,8 +15,8 @@ from server.database.tables import job, webhook
 from server.database.tallies import counts, enter, moved
 
 
-async def retry(
-    connection: AsyncConnection,
+def retry(
+    connection: Connection,
     job_id: str,
     owner: str | None,
     secret: Mapping[str, Any] | None,
@@ -24,20 +24,20 @@ async def retry(
 ) -> Accepted:
     """Queue it as if it were new. Its events stay."""
     query = select(job.c.seq, job.c.owner, job.c.state, job.c.created).where(job.c.id == job_id, belongs(owner))
-    row = (await connection.execute(query.with_for_update())).mappings().first()
+    row = connection.execute(query.with_for_update()).mappings().first()
     if row is None:
         raise JobNotFound(job_id)
     if row["state"] not in ("failed", "cancelled"):
         raise JobNotRetryable(job_id, row["state"])
-    if await mode_for_new_jobs(connection) == "draining":
+    if mode_for_new_jobs(connection) == "draining":
         raise QueueDraining()
-    unfinished = (await counts(connection, row["owner"])).unfinished
+    unfinished = counts(connection, row["owner"]).unfinished
     if most_unfinished is not None and unfinished >= most_unfinished:
         raise TooManyJobs(most_unfinished, unfinished, 1)
-    number = float(await next_numbers(connection, 1))
+    number = float(next_numbers(connection, 1))
     again = {**NOT_STARTED, "state": "queued", "number": number, "secret": dict(secret or {}) or None}
-    await connection.execute(update(job).where(job.c.seq == row["seq"]).values(**again))
+    connection.execute(update(job).where(job.c.seq == row["seq"]).values(**again))
     hook = {"state": "waiting", "attempts": 0, "due": None, "failure": None}
-    await connection.execute(update(webhook).where(webhook.c.job == row["seq"]).values(**hook))
-    await enter(connection, moved(row["owner"], row["state"], "queued"))
+    connection.execute(update(webhook).where(webhook.c.job == row["seq"]).values(**hook))
+    enter(connection, moved(row["owner"], row["state"], "queued"))
     return Accepted(job_id, number, row["created"])

@@ -1,18 +1,20 @@
 """SQLite: one file, many readers, and one writer at a time that waits for the disk when it should."""
 
+import asyncio
 import os
 import sqlite3
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy.engine import URL, Connection
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.event import listen
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from server.database.engines import Engines
 from server.database.errors import DatabaseUnusable
 
 OLDEST_SQLITE = (3, 35, 0)
@@ -24,6 +26,8 @@ JOURNAL_LIMIT = "PRAGMA journal_size_limit = 67108864"
 """What is left of the journal after a burst of writing, in bytes; otherwise it never shrinks."""
 FULL_SYNC = "PRAGMA fullfsync = ON"
 """On macOS a plain sync leaves the data in the disk's own memory. Elsewhere this means nothing."""
+
+T = TypeVar("T")
 
 
 def prepare_file(file: Path) -> None:
@@ -54,16 +58,50 @@ def _in_wal_mode(connection: sqlite3.Connection) -> str:
         time.sleep(0.01)
 
 
-def engines_for_sqlite(url: URL) -> Engines:
-    """Several readers, and one writer."""
-    # Transactions are begun below: the library would begin them too late to take their turn.
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS, "isolation_level": None}}
-    read = create_async_engine(url, pool_size=READERS, max_overflow=0, pool_timeout=None, **options)
-    write = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=None, **options)
-    listen(read.sync_engine, "connect", _connected_for_reading)
-    listen(write.sync_engine, "connect", _connected_for_writing)
-    listen(write.sync_engine, "begin", _begin)
-    return Engines(read, write, write.execution_options(durable=False))
+class SqliteEngines:
+    """Several readers and one writer, each on a thread of its own.
+
+    SQLite lets one connection write at a time: the writes of this process wait for their thread, in order, instead of
+    asking the file again and again whether it is their turn.
+    """
+
+    def __init__(self, url: URL) -> None:
+        # Transactions are begun below: the library would begin them too late to take their turn.
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS, "isolation_level": None}}
+        self._read = create_engine(url, pool_size=READERS, max_overflow=0, **options)
+        self._write = create_engine(url, pool_size=1, max_overflow=0, **options)
+        self._write_soon = self._write.execution_options(durable=False)
+        listen(self._read, "connect", _connected_for_reading)
+        listen(self._write, "connect", _connected_for_writing)
+        listen(self._write, "begin", _begin)
+        self._readers = ThreadPoolExecutor(READERS, "latentloom-reads")
+        self._writer = ThreadPoolExecutor(1, "latentloom-writes")
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, _look, self._read, work)
+
+    async def write(self, work: Callable[[Connection], T], durable: bool) -> T:
+        engine = self._write if durable else self._write_soon
+        return await asyncio.get_running_loop().run_in_executor(self._writer, _change, engine, work)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._readers.shutdown()
+        self._writer.shutdown()
+        self._read.dispose()
+        self._write.dispose()
+
+
+def _look(engine: Engine, work: Callable[[Connection], T]) -> T:
+    with engine.connect() as connection:
+        return work(connection)
+
+
+def _change(engine: Engine, work: Callable[[Connection], T]) -> T:
+    with engine.begin() as connection:
+        return work(connection)
 
 
 def _connected_for_reading(connection: Any, record: ConnectionPoolEntry) -> None:

@@ -11,8 +11,8 @@ from datetime import datetime
 from functools import partial
 
 from sqlalchemy import insert, select, update
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.database.chunks import chunks
 from server.database.database import Collision, Database
@@ -81,35 +81,35 @@ class Submissions:
         return together
 
 
-async def _insert(connection: AsyncConnection, together: Sequence[_Submission], now: datetime) -> Sequence[Answer]:
+def _insert(connection: Connection, together: Sequence[_Submission], now: datetime) -> Sequence[Answer]:
     """Write what can be written, each submission as a whole or not at all. Returns what each is told."""
-    refusals = await _refusals(connection, together)
+    refusals = _refusals(connection, together)
     accepted = [new for submission in together if submission not in refusals for new in submission.jobs]
-    numbers = await _numbers(connection, accepted)
+    numbers = _numbers(connection, accepted)
     documents = [new.workflow for new in accepted] + [new.extra for new in accepted if new.extra != EMPTY]
-    places = await store(connection, documents)
+    places = store(connection, documents)
     try:
         for some in chunks(accepted, MOST_TOGETHER):
-            await connection.execute(insert(job), [new_row(new, numbers[new.id], now, places) for new in some])
+            connection.execute(insert(job), [new_row(new, numbers[new.id], now, places) for new in some])
     except IntegrityError as error:  # another process has just taken one of the ids
         raise Collision from error
-    await _add_webhooks(connection, accepted)
-    await enter(connection, Change((new.owner, "queued") for new in accepted))
+    _add_webhooks(connection, accepted)
+    enter(connection, Change((new.owner, "queued") for new in accepted))
     return [
         refusals.get(submission) or [Accepted(new.id, numbers[new.id], now) for new in submission.jobs]
         for submission in together
     ]
 
 
-async def _refusals(connection: AsyncConnection, together: Sequence[_Submission]) -> dict[_Submission, DatabaseError]:
-    if await mode_for_new_jobs(connection) == "draining":
+def _refusals(connection: Connection, together: Sequence[_Submission]) -> dict[_Submission, DatabaseError]:
+    if mode_for_new_jobs(connection) == "draining":
         return {submission: QueueDraining() for submission in together}
     taken = set[str]()
     for some in chunks([new.id for submission in together for new in submission.jobs]):
-        taken.update(await connection.scalars(select(job.c.id).where(job.c.id.in_(some))))
+        taken.update(connection.scalars(select(job.c.id).where(job.c.id.in_(some))))
     unfinished = Counter[str]()
     for owner in {new.owner for asked in together if asked.most_unfinished is not None for new in asked.jobs}:
-        unfinished[owner] = (await counts(connection, owner)).unfinished
+        unfinished[owner] = counts(connection, owner).unfinished
     refusals: dict[_Submission, DatabaseError] = {}
     for submission in together:
         refusal = _refusal(submission, taken, unfinished)
@@ -133,33 +133,33 @@ def _refusal(submission: _Submission, taken: Set[str], unfinished: Mapping[str, 
     return None
 
 
-async def _numbers(connection: AsyncConnection, jobs: Sequence[NewJob]) -> Mapping[str, float]:
+def _numbers(connection: Connection, jobs: Sequence[NewJob]) -> Mapping[str, float]:
     """The number of each job by its id. Those that come with one do not advance the count."""
     unnumbered = [new for new in jobs if new.number is None]
     numbers = {new.id: float(new.number) for new in jobs if new.number is not None}
     if unnumbered:
-        last = await next_numbers(connection, len(unnumbered))
+        last = next_numbers(connection, len(unnumbered))
         for number, new in enumerate(unnumbered, last - len(unnumbered) + 1):
             numbers[new.id] = float(-number if new.front else number)
     return numbers
 
 
-async def mode_for_new_jobs(connection: AsyncConnection) -> str:
+def mode_for_new_jobs(connection: Connection) -> str:
     """The queue's mode. Others who put jobs into it wait until this is committed, so none of them exceeds a limit."""
-    return (await connection.execute(select(queue.c.mode).with_for_update())).scalar_one()
+    return connection.execute(select(queue.c.mode).with_for_update()).scalar_one()
 
 
-async def next_numbers(connection: AsyncConnection, count: int) -> int:
+def next_numbers(connection: Connection, count: int) -> int:
     """Take so many numbers, and return the last of them; the first job of all has number 1."""
     taken = update(queue).values(numbered=queue.c.numbered + count).returning(queue.c.numbered)
-    return (await connection.execute(taken)).scalar_one()
+    return connection.execute(taken).scalar_one()
 
 
-async def _add_webhooks(connection: AsyncConnection, jobs: Sequence[NewJob]) -> None:
+def _add_webhooks(connection: Connection, jobs: Sequence[NewJob]) -> None:
     for some in chunks([new for new in jobs if new.webhook is not None]):
         ids = select(job.c.id, job.c.seq).where(job.c.id.in_([new.id for new in some]))
-        rows = {job_id: seq for job_id, seq in await connection.execute(ids)}
-        await connection.execute(
+        rows = {job_id: seq for job_id, seq in connection.execute(ids)}
+        connection.execute(
             insert(webhook),
             [
                 {

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import func, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.engine import Connection
 
 from server.database.jobs import State
 from server.database.tables import tally
@@ -39,17 +39,17 @@ def moved(owner: str, before: State, after: State) -> Change:
     return Change({(owner, before): -1, (owner, after): 1}) if before != after else Change()
 
 
-async def enter(connection: AsyncConnection, change: Mapping[tuple[str, State], int]) -> None:
+def enter(connection: Connection, change: Mapping[tuple[str, State], int]) -> None:
     """Note a change, in the transaction that makes it."""
     # Always in the same order, and after the jobs themselves: so two transactions never wait for each other.
     rows = [{"owner": owner, "state": state, "jobs": jobs} for (owner, state), jobs in sorted(change.items()) if jobs]
     if rows:
-        await connection.execute(CHANGE, rows)
+        connection.execute(CHANGE, rows)
 
 
-async def counts(connection: AsyncConnection, owner: str | None) -> Counts:
+def counts(connection: Connection, owner: str | None) -> Counts:
     """The jobs of one owner, or all."""
     query = select(tally.c.state, func.sum(tally.c.jobs)).group_by(tally.c.state)
     if owner is not None:
         query = query.where(tally.c.owner == owner)
-    return Counts(**{state: int(jobs) for state, jobs in await connection.execute(query)})
+    return Counts(**{state: int(jobs) for state, jobs in connection.execute(query)})

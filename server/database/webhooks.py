@@ -11,7 +11,7 @@ from functools import partial
 from typing import Literal
 
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.engine import Connection
 
 from server.database.database import Database
 from server.database.jobs import is_job_id
@@ -81,8 +81,8 @@ class Webhooks:
         columns = (webhook.c.url, webhook.c.state, webhook.c.attempts, webhook.c.due, webhook.c.failure)
         query = select(*columns).join(job, webhook.c.job == job.c.seq).where(job.c.id == job_id, belongs(owner))
 
-        async def look(connection: AsyncConnection) -> WebhookStatus | None:
-            row = (await connection.execute(query)).first()
+        def look(connection: Connection) -> WebhookStatus | None:
+            row = connection.execute(query).first()
             return None if row is None else WebhookStatus(*row)
 
         return await self._database.read(look)
@@ -95,23 +95,23 @@ class Webhooks:
             "failure": failure and made_storable(failure),
         }
 
-        async def change(connection: AsyncConnection) -> None:
+        def change(connection: Connection) -> None:
             # A call of an earlier attempt, of which nothing was heard for long, has nothing to say any more.
             current = (webhook.c.attempts == call.attempt, webhook.c.state == "waiting")
-            await connection.execute(update(webhook).where(which, *current).values(**values))
+            connection.execute(update(webhook).where(which, *current).values(**values))
 
         await self._database.write(change)
 
 
-async def _is_any_due(connection: AsyncConnection, now: datetime) -> bool:
-    return (await connection.execute(select(webhook.c.job).where(webhook.c.due <= now).limit(1))).first() is not None
+def _is_any_due(connection: Connection, now: datetime) -> bool:
+    return connection.execute(select(webhook.c.job).where(webhook.c.due <= now).limit(1)).first() is not None
 
 
-async def _take(connection: AsyncConnection, at_once: int, now: datetime, again: datetime) -> Sequence[WebhookCall]:
+def _take(connection: Connection, at_once: int, now: datetime, again: datetime) -> Sequence[WebhookCall]:
     query = select(webhook.c.job, job.c.id, webhook.c.url, webhook.c.secret, webhook.c.attempts)
     due = query.join(job, webhook.c.job == job.c.seq).where(webhook.c.due <= now).order_by(webhook.c.due)
-    rows = (await connection.execute(due.limit(at_once).with_for_update(skip_locked=True, of=webhook))).all()
+    rows = connection.execute(due.limit(at_once).with_for_update(skip_locked=True, of=webhook)).all()
     if rows:
         taken = update(webhook).where(webhook.c.job.in_([seq for seq, *_ in rows]))
-        await connection.execute(taken.values(due=again, attempts=webhook.c.attempts + 1))
+        connection.execute(taken.values(due=again, attempts=webhook.c.attempts + 1))
     return [WebhookCall(job_id, url, secret, attempts + 1) for _, job_id, url, secret, attempts in rows]
