@@ -13,7 +13,7 @@ from graph.folders import MODEL_SUFFIXES, Folders, inside
 from graph.identity import content_identity, digest, encode
 from nodes.embedded import LOOMLET
 from nodes.model_errors import ModelError
-from nodes.pickles import readable, refuse_pickle
+from nodes.pickles import permitted, readable
 from nodes.values import Clip, Model, PreviewMap, Told, Vae, Variant, Weights
 from nodes.weight_files import read_header
 
@@ -55,7 +55,7 @@ class CheckpointSource:
     def locate(self, folders: Folders, name: str) -> Path:
         path = inside(folders.models("checkpoints"), name)
         if path.exists() and path != folders.models("checkpoints").resolve():
-            return path
+            return permitted(path)
         if name == LOOMLET.name and LOOMLET.is_dir():
             return LOOMLET
         raise _unknown(path, "checkpoint", name, self.names(folders))
@@ -79,7 +79,7 @@ class PartSource:
         for kind in self._kinds:
             path = inside(folders.models(kind), name)
             if path.exists() and path != folders.models(kind).resolve():
-                return path
+                return permitted(path)
         raise _unknown(inside(folders.models(self._kinds[0]), name), self._noun, name, self.names(folders))
 
 
@@ -307,7 +307,7 @@ def _refuse_file(path: Path, layout: str) -> None:
         return
     if not path.exists():
         raise ModelError(path, "there is no such model", layout)
-    refuse_pickle(path)
+    permitted(path)
     raise ModelError(path, "this is not a model", layout)
 
 
@@ -376,9 +376,7 @@ def weight_files(folder: Path, stem: str) -> tuple[Path, ...]:
             shards = folder / f"{start}{stem}{suffix}.index{variant}.json"
             if single.is_file() or shards.is_file():
                 files = (single,) if single.is_file() else _shards(shards)
-                for file in files:
-                    refuse_pickle(file)
-                return files
+                return tuple(map(permitted, files))
     raise ModelError(folder, f"{stem}.safetensors is missing", "Copy or download the missing file.")
 
 

@@ -91,6 +91,18 @@ def write_atomically(
         raise _output_error(folder, error) from error
 
 
+def write_as(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a file of this very name, whole or not at all. Raises OutputError, also where the name is taken."""
+    try:
+        with _temporary(path.parent, data) as temporary:
+            if not _claim(temporary, path):
+                raise OutputError(path, "there is such a file already, and nothing is overwritten")
+    except (ModelError, OutputError):
+        raise
+    except (OSError, ValueError) as error:
+        raise _output_error(path.parent, error) from error
+
+
 @contextmanager
 def _temporary(folder: Path, data: bytes | Iterable[bytes]) -> Generator[Path, None, None]:
     """A hidden file with the data safely on disk; gone afterwards, whatever happened."""

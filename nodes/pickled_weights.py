@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nodes.codecs import DTYPES
 from nodes.model_errors import ModelError
-from nodes.pickles import refuse_pickle
+from nodes.pickles import permitted
 from nodes.safetensors_header import AGAIN, Header, TensorEntry
 
 WRAPPINGS = ("state_dict", "model_state_dict", "params_ema", "params", "string_to_param")
@@ -62,7 +62,7 @@ _REPLACED = [
 
 def pickled_header(path: Path) -> Header:
     """The tensors in a pickle, without their numbers, and what is told beside them. Raises ModelError."""
-    refuse_pickle(path)
+    permitted(path)
     try:
         stat = path.stat()
     except OSError as error:
@@ -86,7 +86,7 @@ def _header(path: Path, size: int, changed: int) -> Header:
 
 def pickled_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors in a pickle by name, mapped from the file where its form allows that. Raises ModelError."""
-    refuse_pickle(path)
+    permitted(path)
     return dict(_tensors(_read(path, "cpu")))
 
 

@@ -34,8 +34,8 @@ def readable(suffixes: frozenset[str]) -> frozenset[str]:
     return suffixes if _allowed else suffixes - SUFFIXES
 
 
-def refuse_pickle(path: Path) -> None:
-    """Raise ModelError for a pickle, unless pickles are allowed."""
+def permitted(path: Path) -> Path:
+    """The path itself. Raises ModelError for a pickle, unless pickles are allowed."""
     if is_pickle(path) and not _allowed:
         raise ModelError(
             path,
@@ -43,3 +43,4 @@ def refuse_pickle(path: Path) -> None:
             "Take the .safetensors file of the same model, as most offer it, or make one with "
             f"`latentloom models convert FILE {FLAG}`. With {FLAG} pickles are read, but nothing in them is run.",
         )
+    return path

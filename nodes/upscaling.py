@@ -12,7 +12,7 @@ from graph.node import node
 from graph.values import INJECTED, Value
 from nodes.model_errors import ModelError
 from nodes.models import ModelPool
-from nodes.pickles import readable
+from nodes.pickles import permitted, readable
 from nodes.precision import Precision
 from nodes.values import Image, Weights
 from nodes.weight_files import read_header
@@ -46,7 +46,7 @@ class UpscaleModelSource:
         if not path.is_file():
             known = ", ".join(self.names(folders)[:20]) or "none"
             raise ModelError(path, f"there is no upscale model {name!r}", f"There are: {known}.")
-        return path
+        return permitted(path)
 
 
 UPSCALE_MODELS = UpscaleModelSource()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nodes import safetensors_header
-from nodes.pickles import is_pickle, refuse_pickle
+from nodes.pickles import is_pickle, permitted
 from nodes.safetensors_header import Header, TensorEntry
 
 
@@ -16,7 +16,7 @@ def read_whole_header(path: Path) -> Header:
     """The tensors of a file and what its maker wrote beside them. Raises ModelError as `read_header` does."""
     if not is_pickle(path):
         return safetensors_header.read_whole_header(path)
-    refuse_pickle(path)
+    permitted(path)
     from nodes.pickled_weights import pickled_header
 
     return pickled_header(path)

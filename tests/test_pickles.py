@@ -11,27 +11,20 @@ from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 
 from graph.folders import Folders
-from nodes import pickles
 from nodes.checkpoints import CHECKPOINTS
 from nodes.model_errors import ModelError
 from nodes.open_weights import OpenWeights
 from nodes.weight_files import read_header, read_whole_header
 from tests.adapter_files import noise
+from tests.pickle_files import permission, pickled
 
 WEIGHTS = {"a.weight": noise(3, 4, seed=1), "b": noise(5, seed=2).half()}
 
 
 @pytest.fixture
 def allowed() -> Iterator[None]:
-    pickles.allow()
-    yield
-    pickles.allow(False)
-
-
-def pickled(path: Path, content: object, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, path, **options)
-    return path
+    with permission():
+        yield
 
 
 def assert_read(path: Path, expected: Mapping[str, Tensor]) -> None:
@@ -125,8 +118,5 @@ def test_pickles_are_listed_only_where_they_may_be_read(tmp_path: Path):
     folders = Folders.below(tmp_path)
     pickled(folders.models("checkpoints") / "old.ckpt", WEIGHTS)
     assert "old.ckpt" not in CHECKPOINTS.names(folders)
-    pickles.allow()
-    try:
+    with permission():
         assert "old.ckpt" in CHECKPOINTS.names(folders)
-    finally:
-        pickles.allow(False)

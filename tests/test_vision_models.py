@@ -11,10 +11,11 @@ from torch.nn import Module
 from nodes.models import ModelPool
 from nodes.vision.boxes import detect
 from nodes.vision.classification import classify
-from nodes.vision.loading import network
+from nodes.vision.loading import load_network, network
 from nodes.vision.models import VISION_MODELS, VisionModel, load_vision_model, read_vision_model
 from nodes.vision.similarity import similarity
 from tests import tiny_vision
+from tests.pickle_files import permission, pickled
 from tests.running import Bench, any_image
 from tests.seeing import given, has, refused, vision_bench
 from tests.tiny_models import load_weights, save_weights
@@ -89,8 +90,19 @@ def test_pickles_are_refused(bench: Bench):
     has(bench, tiny_vision.write_classifier)
     folder = bench.folders.models("vision") / "tiny"
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="the weights are a pickle"):
+    with pytest.raises(ValueError, match="this is a pickle"):
         read_vision_model(folder, "tiny")
+
+
+def test_pickles_that_may_be_read_are_the_same_network(bench: Bench):
+    has(bench, tiny_vision.write_classifier)
+    folder = bench.folders.models("vision") / "tiny"
+    expected = load_network(read_vision_model(folder, "tiny"), torch.device("cpu")).state_dict()
+    pickled(folder / "pytorch_model.bin", load_weights(folder / "model.safetensors"))
+    (folder / "model.safetensors").unlink()
+    with permission():
+        found = load_network(read_vision_model(folder, "tiny"), torch.device("cpu")).state_dict()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
 
 
 def test_what_is_no_vision_model_is_told_with_what_is_known(bench: Bench):

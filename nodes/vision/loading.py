@@ -1,4 +1,4 @@
-"""Turn a folder of transformers into a network and its processor: offline, without code or pickles of its own."""
+"""Turn a folder of transformers into a network and its processor: offline, and without code of its own."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -11,6 +11,7 @@ from torch import device as Device
 from torch.nn import Module
 
 from graph.collector import collector_paused
+from nodes import pickles
 from nodes.embedded import DIRECTIONS
 from nodes.model_errors import ModelError
 from nodes.models import ModelPool
@@ -53,8 +54,10 @@ def load_network(model: VisionModel, device: Device) -> Module:
     reports.disable_progress_bar()
     try:
         config = cast(Any, transformers).AutoConfig.from_pretrained(folder, **LOCAL)
+        # transformers, too, takes numbers alone out of pickles.
+        pickled = pickles.allowed() and not any(folder.glob("*.safetensors"))
         found = _auto(transformers, model, config).from_pretrained(
-            folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **LOCAL
+            folder, config=config, use_safetensors=not pickled, dtype=torch.float32, output_loading_info=True, **LOCAL
         )
     except DAMAGE as error:
         first = str(error).strip().partition("\n")[0]

@@ -172,16 +172,9 @@ def _task(architecture: str) -> Task | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Everything the network is made of: safetensors that are whole, and the small files beside them."""
-    weights = sorted(folder.glob("*.safetensors"))
+    """Everything the network is made of: weights that are whole, and the small files beside them."""
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not weights:
-        pickles = sorted(path for path in folder.glob("*") if path.suffix in {".bin", ".pt", ".pth", ".ckpt", ".h5"})
-        if pickles:
-            raise ModelError(
-                pickles[0],
-                "the weights are a pickle, which can run any code when it is opened, so it is not read",
-                "Put model.safetensors beside it; most models offer it.",
-            )
         raise ModelError(folder, "model.safetensors is missing", LAYOUT)
     for file in weights:
         read_header(file)

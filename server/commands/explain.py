@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from server.options import PRECISIONS
+from server.options import PRECISIONS, allow_pickle
 from server.settings import Settings, WrongRequest, wrong_requests
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ Examples:
 @click.option("--set", "overrides", multiple=True, metavar="NODE.INPUT=VALUE", help="Change an input, as for run.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="The seed of every sampler, as for run.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="As for run.")
+@allow_pickle
 @click.pass_obj
 def explain(
     settings: Settings,

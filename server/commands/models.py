@@ -4,10 +4,12 @@ from pathlib import Path
 
 import click
 
+from server.options import allow_pickle
 from server.settings import Settings
 
 
 @click.group(invoke_without_command=True, epilog="Example: latentloom models inspect model.safetensors")
+@allow_pickle
 @click.pass_context
 def models(context: click.Context) -> None:
     """List the models that loaders can name, and the folders they come from."""
@@ -29,6 +31,7 @@ def models(context: click.Context) -> None:
 
 @models.command(epilog="Example: latentloom models inspect ~/Downloads/model.safetensors")
 @click.argument("file", type=click.Path(path_type=Path))
+@allow_pickle
 def inspect(file: Path) -> None:
     """Say what a model file or folder is, or why it is nothing known. Reads no weights.
 
@@ -47,3 +50,24 @@ def inspect(file: Path) -> None:
         click.echo(f"  {line}")
     if not description.known:
         raise SystemExit(2)
+
+
+@models.command(epilog="Example: latentloom models convert old.ckpt --allow-pickle")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="The file to write; if left out, it lies beside."
+)
+@allow_pickle
+def convert(file: Path, output: Path | None) -> None:
+    """Write the weights in FILE, a pickle, as safetensors, which anybody can open without risk. FILE stays."""
+    from nodes.conversion import convert as write
+    from nodes.file_errors import OutputError
+    from nodes.model_errors import ModelError
+    from server.settings import WrongRequest
+
+    target = output or file.with_suffix(".safetensors")
+    try:
+        count = write(file, target)
+    except (ModelError, OutputError) as error:
+        raise WrongRequest(str(error)) from error
+    click.echo(f"{target}: {count} tensors")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from server.options import PRECISIONS
+from server.options import PRECISIONS, allow_pickle
 from server.quantities import SIZE
 from server.settings import Settings, wrong_requests
 
@@ -70,6 +70,7 @@ With --json a wrong workflow is one object too: {"event": "refused", "message": 
     "--node-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds after which a node counts as failed."
 )
 @click.option("--check-nodes", is_flag=True, help="Find nodes that change what they are given; takes longer.")
+@allow_pickle
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event.")
 @click.pass_obj
 def run(

@@ -4,11 +4,13 @@ from functools import partial
 
 import click
 
+from server.options import allow_pickle
 from server.settings import Settings, wrong_requests
 
 
 @click.command(epilog="Example: latentloom validate my_workflow.json")
 @click.argument("file")
+@allow_pickle
 @click.pass_obj
 def validate(settings: Settings, file: str) -> None:
     """Check the workflow in FILE (as for run) without running it. Exit code 2 if it could not run."""
