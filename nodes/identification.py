@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from nodes import control_layout
+from nodes.control_layout import DIFFERENCE_MARK, UNION_MARK, controlnet_plan
 from nodes.picture_encoder_layout import TRANSFORMERS_MARK, picture_encoder_name, picture_encoder_part
 from nodes.safetensors_header import TensorEntry
+from nodes.t2i_adapter_layout import adapter_plan
 from nodes.text_layout import OPEN_WIDTH, PROJECTION, naming_of, text_plan
 from nodes.unet_layout import ORIGINAL_MARK, SIZE_WIDTH, unet_plan
 from nodes.vae_layout import vae_plan
@@ -22,6 +25,9 @@ VARIANTS: Mapping[int, Variant] = {4: "plain", 9: "inpainting", 8: "pix2pix"}
 SIZES: Mapping[Family, int] = {"SDXL": 6, "SDXL refiner": 5}
 """How many numbers the family is told of beside the pooled text."""
 
+CONTROL_PREFIXES = ("control_model.", "")
+CONTROL_MARKS = {control_layout.ORIGINAL_MARK, control_layout.DIFFUSERS_MARK}
+CONTROL_LORA_MARK = "lora_controlnet"
 UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.", "")
 VAE_PREFIXES = ("first_stage_model.", "vae.", "")
 TEXT_PREFIXES = (
@@ -64,7 +70,7 @@ _TEXT_WIDTHS: Mapping[int, Family] = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """What a file is. `unet`, `vae` and `texts` are the starts of the names of its parts."""
+    """What a file is. `unet`, `vae`, `texts` and `control` are the starts of the names of its parts."""
 
     kind: Kind
     layout: str
@@ -74,6 +80,7 @@ class Identified:
     vae: str | None = None
     texts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    control: str | None = None
 
     def __str__(self) -> str:
         words = [self.family or "", "" if self.variant == "plain" else self.variant, self.kind]
@@ -101,6 +108,7 @@ def identify(entries: Mapping[str, TensorEntry]) -> Identified | Unrecognised:
     kinds: Iterable[tuple[str, Callable[[Mapping[str, TensorEntry]], Identified]]] = (
         ("LoRA", _lora),
         ("ControlNet", _controlnet),
+        ("T2I-Adapter", _t2i_adapter),
         ("embedding", _embedding),
         ("U-Net or checkpoint", _unet_or_checkpoint),
         ("VAE", _vae),
@@ -222,24 +230,24 @@ def _lora(entries: Mapping[str, TensorEntry]) -> Identified:
 
 
 def _controlnet(entries: Mapping[str, TensorEntry]) -> Identified:
-    marks = {
-        "control_model.input_hint_block.0.weight": "original layout",
-        "input_hint_block.0.weight": "original layout",
-        "controlnet_cond_embedding.conv_in.weight": "diffusers layout",
-        "lora_controlnet": "ControlLoRA",
-    }
-    layout = next((layout for mark, layout in marks.items() if mark in entries), None)
-    if layout is None:
-        if "adapter.body.0.in_conv.weight" in entries or "body.0.block1.weight" in entries:
-            return Identified("T2I-Adapter", "original layout")
-        raise NotThisNetwork(f"there is none of {', '.join(list(marks)[:3])}")
-    ends = (
-        "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
-        "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight",
-    )
-    ends += tuple(f"down_blocks.{level}.attentions.0.transformer_blocks.0.attn2.to_k.weight" for level in (0, 1))
-    widths = {entry.shape[-1] for name, entry in entries.items() if name.endswith(ends) and entry.shape}
-    return Identified("ControlNet", layout, _TEXT_WIDTHS.get(next(iter(widths), 0)))
+    if CONTROL_LORA_MARK in entries:
+        return Identified("ControlNet", "ControlLoRA")
+    found = {prefix: shapes_below(entries, prefix) for prefix in CONTROL_PREFIXES}
+    prefix = next((prefix for prefix, shapes in found.items() if CONTROL_MARKS & set(shapes)), "")
+    shapes = found[prefix]
+    config = controlnet_plan(shapes).config
+    notes = ("a union of several kinds",) if UNION_MARK in shapes else ()
+    notes += ("a difference to a model's weights",) if DIFFERENCE_MARK in entries else ()
+    layout = "original layout" if ORIGINAL_MARK in shapes else "diffusers layout"
+    return Identified("ControlNet", layout, family_of(config), notes=notes, control=prefix)
+
+
+def _t2i_adapter(entries: Mapping[str, TensorEntry]) -> Identified:
+    shapes = shapes_below(entries, "")
+    config = adapter_plan(shapes).config
+    layout = "diffusers layout" if any(name.startswith("adapter.") for name in shapes) else "original layout"
+    family: Family = "SDXL" if config["adapter_type"] == "full_adapter_xl" else "SD 1"
+    return Identified("T2I-Adapter", layout, family, notes=(config["adapter_type"],), control="")
 
 
 def _embedding(entries: Mapping[str, TensorEntry]) -> Identified:

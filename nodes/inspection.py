@@ -39,6 +39,7 @@ def describe(path: Path) -> Description:
         named = {
             "U-Net": found.unet,
             "VAE": found.vae,
+            "control": found.control,
             **{f"text encoder {i + 1}": t for i, t in enumerate(found.texts)},
         }
         lines = [_part(part, prefix, header.entries) for part, prefix in named.items() if prefix is not None]

@@ -58,6 +58,11 @@ def unet_plan(shapes: Shapes) -> NetworkPlan:
 
 def unet_names(structure: UnetStructure) -> NameTable:
     """Module names of a U-Net of this structure in both layouts."""
+    return NameTable(unet_pairs(structure))
+
+
+def unet_pairs(structure: UnetStructure) -> dict[str, str]:
+    """Module names of a U-Net of this structure: diffusers', and the original ones."""
     pairs = dict(_AROUND)
     number, last = 1, len(structure.depths) - 1
     for level, depth in enumerate(structure.depths):
@@ -81,7 +86,7 @@ def unet_names(structure: UnetStructure) -> NameTable:
             if layer == structure.layers and level != last:
                 pairs[f"up_blocks.{level}.upsamplers.0.conv"] = f"output_blocks.{number}.{2 if depth else 1}.conv"
             number += 1
-    return NameTable(pairs)
+    return pairs
 
 
 def _resnet(diffusers: str, original: str) -> dict[str, str]:
@@ -143,14 +148,23 @@ def unet_config(structure: UnetStructure, shapes: Shapes) -> dict[str, Any]:
         "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)],
         "transformer_layers_per_block": [*(depth or 1 for depth in depths[:-1]), structure.middle],
         "cross_attention_dim": shape_of(shapes, f"{attended}.transformer_blocks.0.attn2.to_k.weight", 2)[1],
-        # diffusers calls the number of heads so.
-        "attention_head_dim": [max(1, width // HEAD_WIDTH) for width in widths] if linear else HEADS,
+        "attention_head_dim": heads(widths, linear=linear),
         "use_linear_projection": linear,
     }
-    if "add_embedding.linear_1.weight" in shapes:
-        config |= {
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": SIZE_WIDTH,
-            "projection_class_embeddings_input_dim": shape_of(shapes, "add_embedding.linear_1.weight", 2)[1],
-        }
-    return config
+    return config | told_config(shapes)
+
+
+def heads(widths: Sequence[int], *, linear: bool) -> list[int] | int:
+    """What diffusers calls the width of a head: how many there are, at each level or everywhere."""
+    return [max(1, width // HEAD_WIDTH) for width in widths] if linear else HEADS
+
+
+def told_config(shapes: Shapes) -> dict[str, Any]:
+    """The part of a configuration that says what a network is told beside the text, if anything."""
+    if "add_embedding.linear_1.weight" not in shapes:
+        return {}
+    return {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": SIZE_WIDTH,
+        "projection_class_embeddings_input_dim": shape_of(shapes, "add_embedding.linear_1.weight", 2)[1],
+    }

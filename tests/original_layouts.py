@@ -264,3 +264,49 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights({name: tensor.contiguous() for name, tensor in weights.items()}, path)
     return path
+
+
+HINT = (16, 16, 32, 32, 96, 96, 256)
+"""How wide a ControlNet makes its picture, module by module."""
+
+
+def controlnet(of: Unet, hint: tuple[int, ...] = HINT) -> Shapes:
+    """A ControlNet for a U-Net: its first half, an input for a picture and an output at every skip connection."""
+    half = ("time_embed.", "label_emb.", "input_blocks.", "middle_block.")
+    shapes = {name: shape for name, shape in unet(replace(of, inputs=4)).items() if name.startswith(half)}
+    inner = (3, *hint)
+    for at, width in enumerate((*hint, of.channels)):
+        shapes |= conv(f"input_hint_block.{2 * at}", width, inner[at])
+    widths = [of.channels]
+    for level, multiplier in enumerate(of.multipliers):
+        last = level + 1 == len(of.multipliers)
+        widths += [of.channels * multiplier] * (of.blocks + (0 if last else 1))
+    for at, width in enumerate(widths):
+        shapes |= conv(f"zero_convs.{at}.0", width, width, 1)
+    return shapes | conv("middle_block_out.0", widths[-1], widths[-1], 1)
+
+
+def full_adapter(widths: tuple[int, ...] = (320, 640, 1280, 1280), factor: int = 8, channels: int = 3) -> Shapes:
+    """A T2I-Adapter: two residual blocks at each level; that for SDXL folds 16 x 16 pixels into one."""
+    shapes = conv("conv_in", widths[0], channels * factor**2)
+    for level, width in enumerate(widths):
+        for block in range(2):
+            name = f"body.{2 * level + block}"
+            if not block and level and widths[level - 1] != width:
+                shapes |= conv(f"{name}.in_conv", width, widths[level - 1], 1)
+            shapes |= conv(f"{name}.block1", width, width) | conv(f"{name}.block2", width, width, 1)
+    return shapes
+
+
+def light_adapter(widths: tuple[int, ...] = (320, 640, 1280, 1280), blocks: int = 4, channels: int = 3) -> Shapes:
+    """A light T2I-Adapter, whose residual blocks are a quarter as wide as what comes out of each level."""
+    shapes: Shapes = {}
+    inner = channels * 64
+    for level, width in enumerate(widths):
+        name = f"body.{level}"
+        shapes |= conv(f"{name}.in_conv", width // 4, inner, 1) | conv(f"{name}.out_conv", width, width // 4, 1)
+        for block in range(blocks):
+            for number in (1, 2):
+                shapes |= conv(f"{name}.body.{block}.block{number}", width // 4, width // 4)
+        inner = width
+    return shapes

@@ -43,6 +43,7 @@ def test_the_fixtures_have_as_many_parameters_as_the_published_models():
     ]
     assert (numbers(layouts.vae()), len(layouts.vae())) == (83_653_863, 248)
     assert numbers(layouts.clip(layouts.CLIP_L)) == 123_060_480
+    assert [numbers(layouts.controlnet(each)) for each in (layouts.SD1, layouts.SDXL)] == [361_279_120, 1_251_014_160]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -77,12 +78,13 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     ),
     "LoKr": ({"lora_unet_mid_block.lokr_w1": (4, 4)}, "LoRA (kohya's names)"),
     "ControlNet": (
-        {
-            "control_model.input_hint_block.0.weight": (16, 3, 3, 3),
-            "control_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 1024),
-        },
+        layouts.below("control_model.", layouts.controlnet(layouts.SD2)),
         "SD 2 ControlNet (original layout)",
     ),
+    "ControlNet alone": (layouts.controlnet(layouts.SDXL), "SDXL ControlNet (original layout)"),
+    "T2I-Adapter": (layouts.full_adapter(channels=1), "SD 1 T2I-Adapter (original layout)"),
+    "T2I-Adapter of SDXL": (layouts.full_adapter(factor=16), "SDXL T2I-Adapter (original layout)"),
+    "light T2I-Adapter": (layouts.light_adapter(), "SD 1 T2I-Adapter (original layout)"),
     "embedding": ({"emb_params": (8, 768)}, "SD 1 embedding (vectors of 768 numbers)"),
     "embedding of SDXL": ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "SDXL embedding (vectors for CLIP-L and CLIP-G)"),
     "vision": (picture_encoders.transformers_shapes(picture_encoders.VIT_H), "CLIP vision (transformers' names)"),
@@ -132,6 +134,7 @@ WHY: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
         {name: shape for name, shape in layouts.unet(layouts.SD1).items() if "middle" not in name},
         "at any level or in the middle",
     ),
+    "no hint": (layouts.below("control_model.", layouts.unet(layouts.SD1)), "there is neither input_blocks.0.0.weight"),
     "no shape": (layouts.unet(layouts.SD1) | {"input_blocks.0.0.weight": ()}, "has the shape []"),
 }
 
@@ -143,7 +146,21 @@ def test_a_model_that_is_nearly_one_is_told_why_it_is_not(case: str):
     assert isinstance(found, Unrecognised) and why in found.reasons["U-Net or checkpoint"]
 
 
+def test_a_part_of_a_controlnet_is_told_what_it_lacks():
+    shapes = layouts.below("control_model.", layouts.controlnet(layouts.SD1))
+    half = {name: shape for name, shape in shapes.items() if "input_blocks.0." not in name}
+    found = identify(entries(half))
+    assert isinstance(found, Unrecognised) and found.reasons["ControlNet"] == "there is no conv_in.weight"
+    odd = identify(entries(layouts.full_adapter(channels=2)))
+    assert isinstance(odd, Unrecognised) and "it takes 128 channels; known are 1 x 8 x 8" in odd.reasons["T2I-Adapter"]
+
+
 def test_any_names_and_shapes_are_survived():
+    control = layouts.controlnet(layouts.SD1)
+    for name in ("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", "input_hint_block.2.weight"):
+        for shape in ((), (0,), (1, 1, 1, 1, 1)):
+            identify(entries(control | {name: shape, "task_embedding": shape}))
+            identify(entries(layouts.full_adapter() | {"body.1.block1.weight": shape}))
     for name in FAMILIES["SD 1 checkpoint"]:
         for shape in ((), (0,), (1, 1, 1, 1, 1)):
             identify(entries({name: shape}))
