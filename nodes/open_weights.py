@@ -20,7 +20,7 @@ class OpenWeights:
     def tensor(self, path: Path, name: str) -> Tensor:
         """A tensor, mapped from its file. Raises ModelError."""
         if is_pickle(path):
-            return self._pickled(path)[name]
+            return self._pickled(path, name)
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -30,9 +30,11 @@ class OpenWeights:
         except (OSError, SafetensorError) as error:
             raise ModelError(path, f"the weights cannot be read ({error})", AGAIN) from error
 
-    def _pickled(self, path: Path) -> dict[str, Tensor]:
+    def _pickled(self, path: Path, name: str) -> Tensor:
         if path not in self._pickles:
             from nodes.pickled_weights import pickled_tensors
 
             self._pickles[path] = pickled_tensors(path)
-        return self._pickles[path]
+        if name not in self._pickles[path]:
+            raise ModelError(path, f"it holds no {name!r}", AGAIN)
+        return self._pickles[path][name]

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from nodes.hypernetwork_layers import apply_hypernetwork
+from nodes.hypernetworks import Hypernetwork
 from nodes.maths.hidden_features import free_u
 from nodes.maths.resize import RESIZERS, Method
 from nodes.network_patches import Downscaled, FreeU, NetworkPatch
@@ -54,6 +56,8 @@ def _made(network: Module, patches: Sequence[NetworkPatch]) -> Module:
                 _downscale(view, patch)
                 between.append(_fitted(patch.up))
                 parts.num_upsamplers = ALWAYS
+            case Hypernetwork():
+                apply_hypernetwork(view, patch)
             case _:
                 attention.append(patch)
     if between:
