@@ -241,7 +241,7 @@ class Identities:
 
     def constant_name(self, step_id: str, value: object, *place: int) -> Origin | None:
         """What names a result that was known at once: its content, or else whose result it is."""
-        if type(value) in _PLAIN:
+        if type(value) in PLAIN:
             return literal_name(value)
         key = self.static[step_id]
         return None if key is None else (digest(b"constant", encode((key, *place))), 0)
@@ -257,7 +257,8 @@ def item_name(whole: Origin, at: int) -> Origin:
     return digest(b"item", encode((*whole, at))), 0
 
 
-_PLAIN = frozenset((bool, int, float, str, type(None)))
+PLAIN = frozenset((bool, int, float, str, type(None)))
+"""Types of values that can stand in place of an output."""
 
 
 def sources_of(results: Iterable[Result]) -> list[Ref]:

@@ -14,7 +14,7 @@ from graph.cancellation import Cancellation, Progress, StepCancellation
 from graph.codec import Codec, NoCodec
 from graph.errors import Cancelled, InputChanged, OutOfMemory, StrayCancellation, let_go_of
 from graph.fingerprints import fingerprint
-from graph.identities import Revealed, item_name
+from graph.identities import PLAIN, Revealed, item_name, literal_name
 from graph.interrupts import admitted
 from graph.keys import Key, Origin
 from graph.lists import Items
@@ -133,6 +133,8 @@ class Maker:
         return Revealed(self._named(value) or place, place, items)
 
     def _named(self, value: object) -> Origin | None:
+        if type(value) in PLAIN:
+            return literal_name(value)
         try:
             return fingerprint(value, self._codec), 0
         except NoCodec:
