@@ -108,7 +108,7 @@ def told(
     found: list[Told] = []
 
     def emit(event: Event) -> None:
-        found.extend(narrator.tell(as_worker_tells(event)))
+        found.extend(narrator.tell([as_worker_tells(event)]))
         watch(event)
 
     with suppress(Cancelled):
@@ -224,3 +224,19 @@ def test_of_waiting_progress_only_the_last_needs_to_be_sent():
     marks = {each.replaces for each in messages if isinstance(each, Message) and each.type == "progress"}
     assert marks == {"progress job 2"}
     assert all(each.replaces is None for each in messages if isinstance(each, Message) and each.type == "executed")
+
+
+def test_how_far_nodes_are_is_told_once_for_all_that_happens_at_once():
+    narrator = Narrator("job", {str(number): "Twist" for number in range(300)})
+    step: dict[str, Any] = {"class_name": "Twist", "title": None, "parent": None}
+    events: list[messages.JobEvent] = []
+    for number in map(str, range(300)):
+        events.append(messages.NodeStarted(at=0.0, node_id=number, **step))
+        if number != "299":
+            events.append(messages.NodeFinished(at=0.0, node_id=number, seconds=0.0, **step))
+    found = narrator.tell(events)
+    (states,) = of_type(found, "progress_state")
+    assert {node: each["state"] for node, each in states["nodes"].items()} == {
+        str(number): "running" if number == 299 else "finished" for number in range(300)
+    }
+    assert names(found) == ["progress_state", *(f"executing {number}" for number in range(300))]

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from server.workers.errors import NoWorker, PoolClosed, WorkerDied
 from server.workers.messages import JobEvent
 from server.workers.options import PoolOptions
 from server.workers.pool import PoolStatus, WorkerPool
+from server.workers.ticket import OnEvents
 from tests.workers import (
     NODES,
     alone,
@@ -36,15 +37,15 @@ pytestmark = pytest.mark.anyio
 BROKEN = "from graph.node import node\n\nnode('Broken')(\n"
 
 
-def signalled(pool: WorkerPool, number: signal.Signals, class_name: str = "Wait") -> Callable[[JobEvent], None]:
+def signalled(pool: WorkerPool, number: signal.Signals, class_name: str = "Wait") -> OnEvents:
     """Sends the worker a signal when a node of this class begins."""
 
-    def on_event(event: JobEvent) -> None:
+    def on_events(events: Sequence[JobEvent]) -> None:
         pid = pool.status().workers[0].pid
-        if begun(event, class_name) and pid is not None:
+        if begun(events, class_name) and pid is not None:
             os.kill(pid, number)
 
-    return on_event
+    return on_events
 
 
 def trouble(status: PoolStatus) -> bool:
@@ -79,15 +80,15 @@ async def test_the_next_worker_goes_on_where_the_last_one_stopped(tmp_path: Path
     assert reused(events) == ["2"] and ran(events) == []
 
 
-def cancelling(pool: WorkerPool, job_id: str, events: list[JobEvent]) -> Callable[[JobEvent], None]:
+def cancelling(pool: WorkerPool, job_id: str, events: list[JobEvent]) -> OnEvents:
     """Collects events, and cancels the job when it waits."""
 
-    def on_event(event: JobEvent) -> None:
-        events.append(event)
-        if begun(event, "Wait"):
+    def on_events(told: Sequence[JobEvent]) -> None:
+        events.extend(told)
+        if begun(told, "Wait"):
             pool.cancel(job_id)
 
-    return on_event
+    return on_events
 
 
 async def test_a_node_that_ends_the_process_is_told_by_its_exit_code(tmp_path: Path):

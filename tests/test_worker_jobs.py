@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -135,8 +136,8 @@ async def test_a_node_that_takes_too_long_fails_and_its_worker_is_replaced(tmp_p
 async def test_cancelling_stops_this_job_and_no_other(tmp_path: Path):
     async with pool_of(tmp_path) as pool:
 
-        def cancel(event: JobEvent) -> None:
-            if begun(event, "Wait"):
+        def cancel(events: Sequence[JobEvent]) -> None:
+            if begun(events, "Wait"):
                 assert pool.cancel("this one") and not pool.cancel("no such job")
 
         running = pool.run(job(alone("Wait"), "this one"), cancel)
@@ -169,8 +170,8 @@ async def test_who_stops_waiting_for_a_job_cancels_it(tmp_path: Path):
 async def test_a_job_that_does_not_stop_loses_its_worker(tmp_path: Path):
     async with pool_of(tmp_path, cancel_seconds=0.1) as pool:
 
-        def cancel(event: JobEvent) -> None:
-            if begun(event, "Persist"):
+        def cancel(events: Sequence[JobEvent]) -> None:
+            if begun(events, "Persist"):
                 pool.cancel("stubborn")
 
         assert (await pool.run(job(alone("Persist"), "stubborn"), cancel)).status == "cancelled"
@@ -189,8 +190,8 @@ async def test_two_workers_run_two_jobs_at_once(tmp_path: Path):
 
 
 async def test_what_a_listener_raises_stops_the_job_and_comes_out(tmp_path: Path):
-    def refuse(event: JobEvent) -> None:
-        if begun(event, "Wait"):
+    def refuse(events: Sequence[JobEvent]) -> None:
+        if begun(events, "Wait"):
             raise LookupError("not interested")
 
     async with pool_of(tmp_path) as pool:

@@ -53,7 +53,7 @@ def job(workflow: Mapping[str, Any], job_id: str | None = None, **options: Any) 
 async def told(pool: WorkerPool, workflow: Mapping[str, Any], **options: Any) -> tuple[JobResult, list[JobEvent]]:
     """Run a workflow, and collect what happens."""
     events: list[JobEvent] = []
-    return await pool.run(job(workflow, **options), events.append), events
+    return await pool.run(job(workflow, **options), events.extend), events
 
 
 async def run(pool: WorkerPool, workflow: Mapping[str, Any], **options: Any) -> JobResult:
@@ -71,9 +71,9 @@ def process_of(result: JobResult) -> int:
     return int(text.rpartition(" ")[2])
 
 
-def begun(event: JobEvent, class_name: str) -> bool:
+def begun(events: Sequence[JobEvent], class_name: str) -> bool:
     """Whether a node of this class begins."""
-    return isinstance(event, NodeStarted) and event.class_name == class_name
+    return any(isinstance(event, NodeStarted) and event.class_name == class_name for event in events)
 
 
 def names(events: Sequence[JobEvent]) -> list[str]:

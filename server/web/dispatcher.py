@@ -45,7 +45,7 @@ Json = dict[str, Any]
 class Workers(Protocol):
     """Whoever runs jobs. The pool of workers does."""
 
-    async def run(self, job: Job, on_event: Callable[[JobEvent], None]) -> JobResult:
+    async def run(self, job: Job, on_events: Callable[[Sequence[JobEvent]], None]) -> JobResult:
         """Run a job on a free worker. Raises WorkerDied, or another WorkerError if it was not begun."""
         ...
 
@@ -284,7 +284,7 @@ class Dispatcher:
         log.info("job %s begins", claim.job.id)
         try:
             said = await self.workers.run(
-                prepared.job, lambda event: self._happened(running, prepared.names.in_event(event))
+                prepared.job, lambda events: self._happened(running, [*map(prepared.names.in_event, events)])
             )
             result = prepared.names.in_result(said)
         except WorkerDied as error:
@@ -313,12 +313,13 @@ class Dispatcher:
             case "done":
                 await self._end(running, self._outcome(running, result))
 
-    def _happened(self, running: Running, event: JobEvent) -> None:
+    def _happened(self, running: Running, events: Sequence[JobEvent]) -> None:
         """Called by the pool, in the order in which it happened."""
-        if isinstance(event, NodeFinished):
-            self.metrics.node_ran(event.class_name, event.seconds)
-        running.diary.note(event)
-        told = running.narrator.tell(event)
+        for event in events:
+            if isinstance(event, NodeFinished):
+                self.metrics.node_ran(event.class_name, event.seconds)
+            running.diary.note(event)
+        told = running.narrator.tell(events)
         for each in told:
             if isinstance(each, Message) and each.type == "executing":
                 running.node = each.data["node"]

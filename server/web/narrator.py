@@ -2,7 +2,7 @@
 
 Steps inside a composite are told as progress of the node in the document that they belong to; only what they show is
 told under their own ids. Traffic is linear in the number of nodes: progress of a node is told a few times a second, and
-says nothing of other nodes.
+says nothing of nodes that neither changed nor run.
 """
 
 import json
@@ -68,6 +68,14 @@ class StatusText:
 Told = Message | Picture | StatusText
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """How far a node is now: value, maximum, state."""
+
+    node_id: str
+    state: tuple[float, float, str]
+
+
 def milliseconds() -> int:
     """Now, as messages state it."""
     return time.time_ns() // 1_000_000
@@ -96,9 +104,26 @@ class Narrator:
     _running: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     _told: dict[str, float] = field(default_factory=dict[str, float])
 
-    def tell(self, event: JobEvent) -> list[Told]:
-        """The messages of an event, in order."""
-        told = list(self._tell(event))
+    def tell(self, events: Iterable[JobEvent]) -> list[Told]:
+        """The messages of what happened at once, in order.
+
+        How far nodes are is told once for all of them, and anew after each thing that a node has to show.
+        """
+        told: list[Told] = []
+        changes: dict[str, tuple[float, float, str]] = {}
+        place = 0
+        for event in events:
+            for each in self._tell(event):
+                if isinstance(each, _Change):
+                    place = place if changes else len(told)
+                    changes[each.node_id] = each.state
+                    continue
+                if changes and not (isinstance(each, Message) and each.type == "executing"):
+                    told.insert(place, self._state(changes))
+                    changes = {}
+                told.append(each)
+        if changes:
+            told.insert(place, self._state(changes))
         self.lasting += [(each.type, each.data) for each in told if isinstance(each, Message) and each.lasting]
         return told
 
@@ -118,7 +143,7 @@ class Narrator:
         self.lasting.append((message.type, message.data))
         return message
 
-    def _tell(self, event: JobEvent) -> Iterator[Told]:
+    def _tell(self, event: JobEvent) -> Iterator[Told | _Change]:
         match event:
             case RunStarted():
                 yield Message("execution_start", self._stamped({}), lasting=True)
@@ -129,7 +154,7 @@ class Narrator:
                 self._note(event)
                 if event.parent is None:
                     self._running[event.node_id] = (0, 1)
-                    yield self._state([(event.node_id, 0, 1, "running")])
+                    yield _Change(event.node_id, (0, 1, "running"))
                     yield self._executing(event.node_id)
             case NodeProgressed():
                 self._note(event)
@@ -161,7 +186,7 @@ class Narrator:
             case RunFinished():
                 yield self._end(event)
 
-    def _progress(self, event: NodeProgressed) -> Iterator[Told]:
+    def _progress(self, event: NodeProgressed) -> Iterator[Told | _Change]:
         self._running[event.node_id] = (event.value, event.maximum)
         now = self.clock()
         last = event.value >= event.maximum
@@ -169,22 +194,22 @@ class Narrator:
         if not (last or result) and now - self._told.get(event.node_id, float("-inf")) < PROGRESS_SECONDS:
             return
         self._told[event.node_id] = now
-        yield self._state([(event.node_id, event.value, event.maximum, "running")])
+        yield _Change(event.node_id, (event.value, event.maximum, "running"))
         if event.preview is not None:
             described = {**self._ids(event.node_id), "image_type": event.preview.media_type}
             yield Picture(described, event.preview.data, result)
         data = {"value": event.value, "max": event.maximum, "prompt_id": self.prompt_id, "node": event.node_id}
         yield Message("progress", data, replaces=f"progress {self.prompt_id} {event.node_id}")
 
-    def _done(self, node_id: str) -> Iterator[Told]:
+    def _done(self, node_id: str) -> Iterator[_Change]:
         value, most = self._running.pop(node_id, (1, 1))
         self.executed.append(node_id)
-        yield self._state([(node_id, most if value else 1, most, "finished")])
+        yield _Change(node_id, (most if value else 1, most, "finished"))
 
-    def _state(self, states: Iterable[tuple[str, float, float, str]]) -> Message:
+    def _state(self, changes: Mapping[str, tuple[float, float, str]]) -> Message:
         """How far nodes are: those that changed, and those that run beside them."""
         entries = {node_id: (value, most, "running") for node_id, (value, most) in self._running.items()}
-        entries |= {node_id: (value, most, state) for node_id, value, most, state in states}
+        entries |= changes
         nodes = {
             node_id: {"value": value, "max": most, "state": state, **self._ids(node_id)}
             for node_id, (value, most, state) in entries.items()

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from asyncio import Future, Task
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Literal
 
 from server.workers.deaths import cause_of, memory_kills
@@ -28,6 +29,7 @@ from server.workers.messages import (
     Happened,
     Inspect,
     Inspected,
+    JobEvent,
     JobResult,
     Leaving,
     Logged,
@@ -272,8 +274,12 @@ class LiveWorker:
         try:
             while (messages := await process.hear()) is not None:
                 self._heard = self._loop.time()
-                for message in messages:
-                    self._take(message)
+                for job_id, some in groupby(messages, lambda each: each.job_id if isinstance(each, Happened) else None):
+                    if job_id is None:
+                        for message in some:
+                            self._take(message)
+                    else:
+                        self._tell(job_id, [each.event for each in some if isinstance(each, Happened)])
                 await asyncio.sleep(0)  # let others have their turn, however much there is to hear
         except BadFrame as error:
             self._kill(Cause("nonsense", f"had to be killed, as it said something that is no message: {error}"))
@@ -281,7 +287,7 @@ class LiveWorker:
     def _take(self, message: FromWorker) -> None:
         match message:
             case Happened():
-                self._tell(message)
+                self._tell(message.job_id, [message.event])
             case Alive():
                 self.rss, self.models = message.rss, message.models
                 self._changed()
@@ -305,11 +311,11 @@ class LiveWorker:
             case Leaving():
                 self._become("leaving")
 
-    def _tell(self, message: Happened) -> None:
+    def _tell(self, job_id: str, events: Sequence[JobEvent]) -> None:
         ticket = self.ticket
-        if ticket is not None and ticket.job.id == message.job_id:
+        if ticket is not None and ticket.job.id == job_id:
             try:
-                ticket.happened(message.event)
+                ticket.happened(events)
             except Exception:  # comes out of the job's end
                 self.cancel()
 

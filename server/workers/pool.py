@@ -1,7 +1,7 @@
 """The pool of workers: what the server uses to have jobs run.
 
 async with WorkerPool(PoolOptions(devices=("cuda:0", "cuda:1"))) as pool:
-    result = await pool.run(Job.of("7", workflow), on_event)
+    result = await pool.run(Job.of("7", workflow), on_events)
 
 It is entered at once, while workers are still starting. Nothing here blocks the event loop.
 """
@@ -10,7 +10,7 @@ import asyncio
 import logging
 from asyncio import Future, Task
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,7 +22,7 @@ from server.workers.live_worker import LiveWorker
 from server.workers.messages import Device, Job, JobEvent, JobResult, ResidentModel
 from server.workers.options import PoolOptions
 from server.workers.slot import Slot
-from server.workers.ticket import OnEvent, Ticket
+from server.workers.ticket import OnEvents, Ticket
 
 log = logging.getLogger("latentloom.workers")
 
@@ -89,7 +89,7 @@ class _Watcher:
                 self.met.set_exception(error)
 
 
-def ignore(event: JobEvent) -> None:
+def ignore(events: Sequence[JobEvent]) -> None:
     """For those who do not watch."""
 
 
@@ -123,13 +123,13 @@ class WorkerPool:
 
     # Jobs
 
-    async def run(self, job: Job, on_event: OnEvent = ignore) -> JobResult:
+    async def run(self, job: Job, on_events: OnEvents = ignore) -> JobResult:
         """Run a job as soon as a worker has time for it.
 
         If whoever waits here is cancelled, so is the job.
 
         Args:
-            on_event: is told everything that happens, in order, on the event loop. What it raises comes out here, when
+            on_events: is told everything that happens, in order, on the event loop. What it raises comes out here, when
                 the job has been stopped.
 
         Raises:
@@ -141,7 +141,7 @@ class WorkerPool:
             raise PoolClosed
         if job.id in self._tickets:
             raise ValueError(f"there is a job {job.id} already")
-        ticket = Ticket(job, on_event, asyncio.get_running_loop().create_future())
+        ticket = Ticket(job, on_events, asyncio.get_running_loop().create_future())
         self._tickets[job.id] = ticket
         self._waiting.append(ticket)
         self._changed()

@@ -1,13 +1,13 @@
 """A job on its way through the pool, for whoever waits for it."""
 
 from asyncio import Future
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from server.workers.messages import Job, JobEvent, JobResult
 
-OnEvent = Callable[[JobEvent], None]
-"""Is told what happens to a job."""
+OnEvents = Callable[[Sequence[JobEvent]], None]
+"""Is told what happens to a job, in order; together what was heard of at once."""
 
 
 @dataclass(slots=True, eq=False)
@@ -15,17 +15,17 @@ class Ticket:
     """A job, who listens to it, and what becomes of it."""
 
     job: Job
-    on_event: OnEvent
+    on_events: OnEvents
     result: "Future[JobResult]"
     cancelled: bool = False
     error: Exception | None = None
-    """What `on_event` raised."""
+    """What `on_events` raised."""
 
-    def happened(self, event: JobEvent) -> None:
+    def happened(self, events: Sequence[JobEvent]) -> None:
         """Tell whoever asked for the job. Raises what they do, once."""
         if self.error is None:
             try:
-                self.on_event(event)
+                self.on_events(events)
             except Exception as error:
                 self.error = error
                 raise
