@@ -7,6 +7,7 @@ goes where the server listens to it.
 
 import argparse
 import faulthandler
+import gc
 import io
 import json
 import logging
@@ -60,6 +61,8 @@ LONGEST_RECORD = 64 * 1024
 UNUSABLE = 3
 """The exit code of a worker that could not start and has said why."""
 
+COLLECTED_AFTER = 20_000
+"""New objects after which the collector looks through them, those of a few hundred nodes; Python's number is 700."""
 HEAVY = (
     "torch",
     "diffusers.models.unets.unet_2d_condition",
@@ -257,6 +260,9 @@ def _warm_up(engine: "Engine") -> None:
     with collector_paused():
         for module in HEAVY:
             import_module(module)
+    # What was imported stays. Looking through it again and again takes longer than most jobs of a few hundred nodes.
+    gc.freeze()
+    gc.set_threshold(COLLECTED_AFTER, 20, 20)
 
 
 def _described(engine: "Engine", request: int) -> Described:
