@@ -83,6 +83,8 @@ class Journal:
         """Write a few times a second, for as long as nobody cancels it."""
         while True:
             await self._filled.wait()
+            # More is coming, as a rule: now is when a job has just begun.
+            await asyncio.sleep(FLUSH_SECONDS)
             self._filled.clear()
             try:
                 await self.write()
@@ -90,7 +92,6 @@ class Journal:
                 log.warning("events cannot be written down at the moment: %s", error)
                 self._filled.set()
                 await asyncio.sleep(5)
-            await asyncio.sleep(FLUSH_SECONDS)
 
     async def missed(self, client_id: str, owner: str | None, after: int) -> Replay:
         """What a client was told after an event, up to now: whatever is added from here on is not among it.
