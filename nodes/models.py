@@ -137,6 +137,8 @@ class ModelPool(Service):
         return load_tokenizer(clip.tokenizer)
 
     def unet_precision(self, model: Model) -> Precision:
+        if model.precision is not None:
+            return Precision(model.precision, True, "asked for by ModelComputeDtype")
         identity = model.weights.identity
         if identity not in self._parameters:
             from nodes.materialise import UNET_STEM, parameter_count

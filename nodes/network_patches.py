@@ -77,3 +77,10 @@ class Downscaled(NetworkPatch):
     @property
     def end(self) -> float:
         return self.last
+
+
+@dataclass(frozen=True)
+class Compiled(NetworkPatch):
+    """All of the network, with its other patches, runs through torch.compile."""
+
+    backend: str

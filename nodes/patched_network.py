@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from nodes.compiled_network import CompiledNetwork
 from nodes.hypernetwork_layers import apply_hypernetwork
 from nodes.hypernetworks import Hypernetwork
 from nodes.maths.hidden_features import free_u
 from nodes.maths.resize import RESIZERS, Method
-from nodes.network_patches import Downscaled, FreeU, NetworkPatch
+from nodes.network_patches import Compiled, Downscaled, FreeU, NetworkPatch
 from nodes.patched_attention import patch_attention
 
 UP_BLOCKS = "UpBlock2D", "CrossAttnUpBlock2D"
@@ -48,6 +49,7 @@ def _made(network: Module, patches: Sequence[NetworkPatch]) -> Module:
     parts = cast(Any, view)
     between: list[Between] = []
     attention: list[NetworkPatch] = []
+    backend = ""
     for patch in patches:
         match patch:
             case FreeU():
@@ -58,6 +60,8 @@ def _made(network: Module, patches: Sequence[NetworkPatch]) -> Module:
                 parts.num_upsamplers = ALWAYS
             case Hypernetwork():
                 apply_hypernetwork(view, patch)
+            case Compiled():
+                backend = patch.backend
             case _:
                 attention.append(patch)
     if between:
@@ -70,7 +74,7 @@ def _made(network: Module, patches: Sequence[NetworkPatch]) -> Module:
             parts.up_blocks[at] = _UpBlock(block, between)
     if attention:
         patch_attention(view, attention)
-    return view
+    return CompiledNetwork(view, backend) if backend else view
 
 
 def _twin(module: Module, made: dict[int, Module]) -> Module:

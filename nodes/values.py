@@ -89,7 +89,7 @@ class Model(Value, kind="MODEL"):
     VAE's latent into the range the network was trained on (0.18215 for Stable Diffusion 1). `preview` comes with some
     models. `guidance` are rules that change how it is guided, applied in their order;
     `network_patches` change how its network computes. With `differential` (0…1, the strength), a noise mask says from
-    when on a pixel may change: the whiter, the sooner.
+    when on a pixel may change: the whiter, the sooner. Its network computes in `precision`, where that is stated.
     """
 
     weights: Weights
@@ -110,6 +110,7 @@ class Model(Value, kind="MODEL"):
     guidance: tuple[GuidanceRule, ...] = ()
     network_patches: tuple[NetworkPatch, ...] = ()
     differential: float | None = None
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
