@@ -27,15 +27,23 @@ class MissingInput(ValueError):
 
 
 class Told(NamedTuple):
-    """The pooled state of the text, and the numbers that a network of the SDXL family is told with it."""
+    """The pooled state of the text, and the numbers that a network of the SDXL family is told with it.
 
-    pooled: Float[Tensor, "batch width"]
-    sizes: Float[Tensor, "batch numbers"]
+    Or the label that an unCLIP network is told instead.
+    """
+
+    pooled: Float[Tensor, "batch width"] | None = None
+    sizes: Float[Tensor, "batch numbers"] | None = None
+    label: Float[Tensor, "batch numbers"] | None = None
 
     @staticmethod
     def joined(parts: "Sequence[Told]") -> "Told":
-        """Those of several prompts, in one batch."""
-        return Told(torch.cat([part.pooled for part in parts]), torch.cat([part.sizes for part in parts]))
+        """Those of several prompts for one network, in one batch."""
+        columns = ([tensor for tensor in column if tensor is not None] for column in zip(*parts, strict=True))
+        return Told(*(torch.cat(column) if column else None for column in columns))
+
+    def to(self, device: torch.device) -> "Told":
+        return Told(*(None if tensor is None else tensor.to(device) for tensor in self))
 
 
 def told(model: Model, prompt: Prompt, shape: Sequence[int], batch: int, *, negative: bool) -> Told | None:
@@ -43,6 +51,8 @@ def told(model: Model, prompt: Prompt, shape: Sequence[int], batch: int, *, nega
 
     Raises MissingInput when the prompt has no pooled state.
     """
+    if model.variant == "unCLIP":
+        return None if prompt.label is None else Told(label=prompt.label.expand(batch, -1))
     if model.told == "nothing":
         return None
     if prompt.pooled is None:
@@ -73,7 +83,7 @@ def shown(
     height, width = shape[-2:]
     given = prompt.shown
     match model.variant:
-        case "plain":
+        case "plain" | "unCLIP":
             return None
         case "pix2pix":
             return torch.zeros(batch, *shape[1:]) if given is None else _picture(given, height, width, batch)

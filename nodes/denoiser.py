@@ -15,6 +15,7 @@ from nodes.maths.samplers import Guided
 from nodes.models import ModelPool
 from nodes.network_passes import Attention, Networks, mixture, predict
 from nodes.network_patches import NetworkPatch, RecordedAttention
+from nodes.picture_labels import labelled
 from nodes.placed_prompts import AnySide, Placed, placed_prompts
 from nodes.rules import Evaluation, GuidanceRule, Memory, Side
 from nodes.values import Conditioning, ContinuousLevels, FlowLevels, Model, Shown, ThirdPrompt
@@ -55,6 +56,7 @@ def guided_denoiser(
     memory: MutableMapping[GuidanceRule, Memory] | None = None,
     third: ThirdPrompt | None = None,
     kept: Shown | None = None,
+    seed: int = 0,
 ) -> Guided:
     """Maps (x, sigma) to the denoised latent under classifier-free guidance, for `batch` latents at a time.
 
@@ -67,13 +69,17 @@ def guided_denoiser(
             it, or without such a prompt, the guided prediction stands in its place.
         memory: what rules remember of earlier evaluations; it is changed.
         kept: the picture and mask that the latent brings, which a network made for inpainting is shown.
+        seed: of the sampling, which the noise on what an unCLIP network is told of pictures goes by.
     """
     sampling = sampling_of(model)
     rules = model.guidance
     networks = Networks(pool, model, sampling)
     scale = third.scale if third and third.style == "dual" else cfg
     uncond = uncond or needs_uncond(scale) or any(rule.needs_uncond for rule in rules)
-    prompts = _sides(positive, negative, third, uncond)
+    prompts: dict[AnySide, Conditioning] = {
+        side: labelled(pool, model, prompt, seed) if model.variant == "unCLIP" else prompt
+        for side, prompt in _sides(positive, negative, third, uncond).items()
+    }
     plans: dict[torch.Size, dict[AnySide, list[Placed]]] = {}
     remembered: MutableMapping[GuidanceRule, Memory] = {} if memory is None else memory
 

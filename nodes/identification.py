@@ -12,13 +12,13 @@ from nodes.t2i_adapter_layout import adapter_plan
 from nodes.text_layout import OPEN_WIDTH, PROJECTION, naming_of, text_plan
 from nodes.unet_layout import ORIGINAL_MARK, SIZE_WIDTH, unet_plan
 from nodes.vae_layout import vae_plan
+from nodes.values import Variant
 from nodes.weight_places import NotThisNetwork, Shapes, shapes_below
 
 Kind = Literal[
     "checkpoint", "U-Net", "VAE", "text encoder", "LoRA", "ControlNet", "T2I-Adapter", "embedding", "CLIP vision"
 ]
 Family = Literal["SD 1", "SD 2", "SDXL", "SDXL refiner"]
-Variant = Literal["plain", "inpainting", "pix2pix"]
 
 VARIANTS: Mapping[int, Variant] = {4: "plain", 9: "inpainting", 8: "pix2pix"}
 """By the number of channels that a U-Net takes."""
@@ -127,11 +127,8 @@ def identify(entries: Mapping[str, TensorEntry]) -> Identified | Unrecognised:
 def family_of(config: Mapping[str, Any]) -> Family:
     """The family of a U-Net by its configuration. Raises NotThisNetwork."""
     told = config.get("projection_class_embeddings_input_dim")
-    first = config["down_block_types"][0]
-    if told is None:
+    if told is None or "class_embed_type" in config:
         return "SD 2" if config["use_linear_projection"] else "SD 1"
-    if first != "DownBlock2D":
-        raise NotThisNetwork("the U-Net is told of more than a text at every level (as unCLIP), which is not supported")
     family: Family = "SDXL refiner" if len(config["block_out_channels"]) == 4 else "SDXL"
     if told <= SIZES[family] * SIZE_WIDTH:
         raise NotThisNetwork(f"its U-Net is told {told} numbers beside the text, too few for an {family}")
@@ -144,6 +141,10 @@ def variant_of(config: Mapping[str, Any]) -> Variant:
     if channels not in VARIANTS:
         known = ", ".join(f"{number} ({variant})" for number, variant in VARIANTS.items())
         raise NotThisNetwork(f"its U-Net takes {channels} channels; known are {known}")
+    if "class_embed_type" in config:
+        if VARIANTS[channels] != "plain" or not config["use_linear_projection"]:
+            raise NotThisNetwork("its U-Net is told numbers beside the text, as unCLIP's is, but is none otherwise")
+        return "unCLIP"
     return VARIANTS[channels]
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple, cast
 
@@ -12,6 +13,7 @@ from nodes.adapter_names import canonical_shapes, original_names
 from nodes.materialise import TEXT_ENCODER, UNET, VAE, Kind, weights_of
 from nodes.model_errors import ModelError
 from nodes.model_folders import weight_files
+from nodes.open_weights import OpenWeights
 from nodes.safetensors_header import DTYPE_BITS
 from nodes.text_layout import naming_of, open_clip_places
 from nodes.vae_layout import ORIGINAL_MARK, vae_names
@@ -71,6 +73,7 @@ def vae_tensors(vae: Vae) -> Iterator[Saved]:
 def checkpoint_tensors(model: Model, clip: Clip, vae: Vae) -> Iterator[Saved]:
     """All parts in the original layout, in one file. Raises ModelError for a text encoder that is not whole."""
     yield from model_tensors(model)
+    yield from _statistics(model)
     yield from (each._replace(name=f"first_stage_model.{each.name}") for each in vae_tensors(vae))
     encoders = [clip, *([clip.second] if clip.second else [])]
     for at, encoder in enumerate(encoders):
@@ -82,6 +85,15 @@ def checkpoint_tensors(model: Model, clip: Clip, vae: Vae) -> Iterator[Saved]:
         found = clip_tensors(encoder)
         for each in _as_open_clip(found) if opened else found:
             yield each._replace(name=f"{start}{'model' if opened else 'transformer'}.{each.name}")
+
+
+def _statistics(model: Model) -> Iterator[Saved]:
+    """The mean and the spread of what CLIP says of pictures, which only unCLIP's files have."""
+    if (weights := model.picture_statistics) is not None:
+        files = OpenWeights()
+        for name, entry in read_header(weights.path).items():
+            if name.startswith(weights.part) and entry.dtype in DTYPES:
+                yield Saved(name, entry.shape, entry.dtype, partial(files.tensor, weights.path, name))
 
 
 def _is_open(weights: Weights) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
     from torch import device as Device
+    from torch import dtype as DType
     from torch.nn import Module
 
     from nodes.added_inputs import Told
@@ -170,11 +171,8 @@ class ModelPool(Service):
             with torch.inference_mode():
                 latent = x.to(device=device, dtype=dtype, memory_format=layout)
                 text = context.to(device=device, dtype=dtype)
-                added = told and {
-                    "text_embeds": told.pooled.to(device=device, dtype=dtype),
-                    "time_ids": told.sizes.to(device),
-                }
-                asked = cast(Any, module)(latent, timestep.to(device), text, added_cond_kwargs=added, return_dict=False)
+                more = {} if told is None else _inputs(told, device, dtype)
+                asked = cast(Any, module)(latent, timestep.to(device), text, return_dict=False, **more)
                 output = cast("Tensor", asked[0])
                 return output.to(dtype=torch.float32, memory_format=torch.contiguous_format)
 
@@ -321,6 +319,17 @@ class ModelPool(Service):
 
             torch.cuda.empty_cache()
         return sum(entry.nbytes for entry in dropped)
+
+
+def _inputs(told: "Told", device: "Device", dtype: "DType") -> dict[str, Any]:
+    """What a network is told, by the names of diffusers' arguments."""
+    inputs: dict[str, Any] = {}
+    if told.pooled is not None and told.sizes is not None:
+        pooled = told.pooled.to(device=device, dtype=dtype)
+        inputs["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": told.sizes.to(device)}
+    if told.label is not None:
+        inputs["class_labels"] = told.label.to(device=device, dtype=dtype)
+    return inputs
 
 
 _NO_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)

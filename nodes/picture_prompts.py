@@ -30,3 +30,12 @@ class ClipVisionOutput(Value, kind="CLIP_VISION_OUTPUT"):
     image_embeds: Float[Tensor, "batch width"]
     last_hidden_state: Float[Tensor, "batch places inner"]
     penultimate_hidden_states: Float[Tensor, "batch places inner"]
+
+
+@dataclass(frozen=True, slots=True)
+class PicturePrompt:
+    """What CLIP says of pictures, for a network that is told it: how much they count, and how blurred (0…1)."""
+
+    image_embeds: Float[Tensor, "batch width"]
+    strength: float
+    noise_augmentation: float

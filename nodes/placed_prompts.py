@@ -92,7 +92,7 @@ def _placed(
         weight,
         sampling.percent_to_sigma(prompt.start),
         sampling.percent_to_sigma(prompt.end),
-        None if numbers is None else Told(numbers.pooled.to(device), numbers.sizes.to(device)),
+        None if numbers is None else numbers.to(device),
         None if channels is None else channels.to(device),
     )
 

@@ -26,6 +26,9 @@ TOLD: Mapping[Family, Told] = {"SD 1": "nothing", "SD 2": "nothing", "SDXL": "si
 EPSILON_SIZE = "512"
 """In the name of a Stable Diffusion 2 file: it was trained at this size, and so predicts noise."""
 
+STATISTICS = "noise_augmentor."
+"""How the names of unCLIP's mean and spread of CLIP's pictures start."""
+
 TrainedPrediction = Literal["epsilon", "v_prediction"]
 
 
@@ -105,6 +108,7 @@ def file_reference(path: Path, name: str, prefix: str) -> Weights:
 def _model(path: Path, name: str, header: Header, found: Identified, prediction: TrainedPrediction | None) -> Model:
     assert found.family is not None and found.unet is not None  # every U-Net has both
     chosen = prediction or _prediction(path, header, found)
+    statistics = any(each.startswith(STATISTICS) for each in header.entries)
     return Model(
         weights=file_reference(path, name, found.unet),
         prediction=chosen,
@@ -112,6 +116,7 @@ def _model(path: Path, name: str, header: Header, found: Identified, prediction:
         latent_scale=LATENT_SCALES[found.family],
         variant=found.variant,
         told=TOLD[found.family],
+        picture_statistics=file_reference(path, name, STATISTICS) if statistics else None,
     )
 
 
@@ -126,7 +131,7 @@ def _prediction(path: Path, header: Header, found: Identified) -> TrainedPredict
         return "v_prediction" if stated.startswith("v") else "epsilon"
     if "v_pred" in header.entries:
         return "v_prediction"
-    if found.family != "SD 2" or found.variant != "plain" or EPSILON_SIZE in path.name:
+    if found.family != "SD 2" or found.variant not in ("plain", "unCLIP") or EPSILON_SIZE in path.name:
         return "epsilon"
     log.info("%s does not say what it predicts: taken for v; ModelSamplingDiscrete says otherwise", path.name)
     return "v_prediction"

@@ -124,7 +124,8 @@ def step(
     shown = None
     if latent is not None and latent.noise_mask is not None:
         shown = Shown(_origin(state, noise, latent).samples, latent.noise_mask[:, 0])
-    denoise = guided_denoiser(models, model, positive, negative, cfg, len(state.x), spec.uncond, memory, third, shown)
+    batch, seed = len(state.x), state.seed
+    denoise = guided_denoiser(models, model, positive, negative, cfg, batch, spec.uncond, memory, third, shown, seed)
     if latent is not None and latent.noise_mask is not None:
         mask = guidance.prepare_mask(latent.noise_mask, state.x.shape).to(device)
         origin = _origin(state, noise, latent)

@@ -28,8 +28,6 @@ _RESNET = {
 _AROUND = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -63,7 +61,7 @@ def unet_names(structure: UnetStructure) -> NameTable:
 
 def unet_pairs(structure: UnetStructure) -> dict[str, str]:
     """Module names of a U-Net of this structure: diffusers', and the original ones."""
-    pairs = dict(_AROUND)
+    pairs = {**_AROUND, **{f"{_label(structure)}.linear_{at + 1}": f"label_emb.0.{2 * at}" for at in (0, 1)}}
     number, last = 1, len(structure.depths) - 1
     for level, depth in enumerate(structure.depths):
         for layer in range(structure.layers):
@@ -87,6 +85,11 @@ def unet_pairs(structure: UnetStructure) -> dict[str, str]:
                 pairs[f"up_blocks.{level}.upsamplers.0.conv"] = f"output_blocks.{number}.{2 if depth else 1}.conv"
             number += 1
     return pairs
+
+
+def _label(structure: UnetStructure) -> str:
+    """What diffusers calls the input for numbers: unCLIP's is one for classes, and attends at the first level."""
+    return "class_embedding" if structure.depths[0] else "add_embedding"
 
 
 def _resnet(diffusers: str, original: str) -> dict[str, str]:
@@ -161,6 +164,9 @@ def heads(widths: Sequence[int], *, linear: bool) -> list[int] | int:
 
 def told_config(shapes: Shapes) -> dict[str, Any]:
     """The part of a configuration that says what a network is told beside the text, if anything."""
+    if "class_embedding.linear_1.weight" in shapes:
+        numbers = shape_of(shapes, "class_embedding.linear_1.weight", 2)[1]
+        return {"class_embed_type": "projection", "projection_class_embeddings_input_dim": numbers}
     if "add_embedding.linear_1.weight" not in shapes:
         return {}
     return {

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nodes.network_patches import NetworkPatch
+    from nodes.picture_prompts import PicturePrompt
     from nodes.rules import GuidanceRule, Memory
     from nodes.weight_patches import Patch
 
-Variant = Literal["plain", "inpainting", "pix2pix"]
-"""What a network takes beside the noisy latent: nothing; a mask and a picture without the masked area; a picture."""
+Variant = Literal["plain", "inpainting", "pix2pix", "unCLIP"]
+"""What a network takes beside the noisy latent: nothing; a mask and a picture without the masked area; a picture; what
+CLIP says of a picture."""
 Told = Literal["nothing", "sizes", "sizes and score"]
 """What a network is told beside the states of a text: nothing; with its pooled state, SDXL's sizes or the refiner's."""
 Prediction = Literal["epsilon", "v_prediction", "sample", "edm", "img_to_img", "lcm", "flow", "cosmos_rflow"]
@@ -88,7 +90,8 @@ class Model(Value, kind="MODEL"):
     0; `levels` stand in their place for other kinds of training. (latent - `latent_shift`) · `latent_scale` takes a
     VAE's latent into the range the network was trained on (0.18215 for Stable Diffusion 1). `preview` comes with some
     models. `guidance` are rules that change how it is guided, applied in their order;
-    `network_patches` change how its network computes. With `differential` (0…1, the strength), a noise mask says from
+    `network_patches` change how its network computes. `picture_statistics` are the mean and the spread of what CLIP
+    says of pictures, where the network is told that. With `differential` (0…1, the strength), a noise mask says from
     when on a pixel may change: the whiter, the sooner. Its network computes in `precision`, where that is stated.
     """
 
@@ -109,6 +112,7 @@ class Model(Value, kind="MODEL"):
     told: Told = "nothing"
     guidance: tuple[GuidanceRule, ...] = ()
     network_patches: tuple[NetworkPatch, ...] = ()
+    picture_statistics: Weights | None = None
     differential: float | None = None
     precision: Literal["fp32", "bf16", "fp16"] | None = None
 
@@ -182,6 +186,7 @@ class Prompt:
 
     `strength` weighs it against other prompts, times `mask_strength` where it has a mask. It is asked about its `area`
     alone (with `area_from_mask`: about the rectangle around its mask), from `start` to `end` of the sampling (0…1).
+    `label` is what an unCLIP network is told of `pictures`, made when a sampler asks it.
     """
 
     tokens: Float[Tensor, "batch tokens width"]
@@ -195,11 +200,15 @@ class Prompt:
     end: float = 1.0
     sizes: Sizes | None = None
     shown: Shown | None = None
+    pictures: tuple[PicturePrompt, ...] = ()
+    label: Float[Tensor, "1 numbers"] | None = None
 
     @property
     def nbytes(self) -> int:
         shown = (self.shown.picture, self.shown.mask) if self.shown else ()
-        return sum(0 if tensor is None else tensor.nbytes for tensor in (self.tokens, self.pooled, self.mask, *shown))
+        seen = (picture.image_embeds for picture in self.pictures)
+        tensors = (self.tokens, self.pooled, self.mask, self.label, *shown, *seen)
+        return sum(0 if tensor is None else tensor.nbytes for tensor in tensors)
 
 
 @dataclass(frozen=True, slots=True)

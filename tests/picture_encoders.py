@@ -70,14 +70,14 @@ def open_clip_shapes(of: Encoder) -> Shapes:
     return shapes | norm("visual.ln_pre", of.width) | norm("visual.ln_post", of.width)
 
 
-def tiny(layers: int = 3) -> Any:
+def tiny(layers: int = 3, space: int = SPACE) -> Any:
     """transformers' own network with random weights, always the same."""
     from transformers.models.clip.configuration_clip import CLIPVisionConfig
     from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
     seed(5)
     config = CLIPVisionConfig(
-        hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=layers, num_attention_heads=1, projection_dim=SPACE,
+        hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=layers, num_attention_heads=1, projection_dim=space,
         image_size=SIDE, patch_size=8, hidden_act="quick_gelu",
     )  # fmt: skip
     return cast(Any, CLIPVisionModelWithProjection(config)).eval().requires_grad_(False)

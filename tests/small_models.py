@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests import original_layouts as layouts
-from tests import tiny_models
+from tests import picture_encoders, tiny_models
 from tests.original_layouts import Shapes, Text, Unet
 
 ENCODER = {"channels": 32, "multipliers": (1, 1, 1, 1), "blocks": 1}
@@ -43,6 +43,12 @@ SMALL: dict[str, Small] = {
     "SD 2 512": Small(_SD2, {layouts.OPEN: _OPEN}, "StableDiffusionPipeline"),
     "SDXL": Small(_SDXL, {_L: _OPENAI, _G: _OPEN}, "StableDiffusionXLPipeline", 0.13025),
     "SDXL refiner": Small(_REFINER, {layouts.REFINER_TEXT: _OPEN}, "StableDiffusionXLImg2ImgPipeline", 0.13025),
+    "unCLIP": Small(
+        replace(_SD2, told=2 * picture_encoders.SPACE),
+        {layouts.OPEN: _OPEN},
+        "StableUnCLIPImg2ImgPipeline",
+        prediction="v_prediction",
+    ),
     "inpainting": Small(replace(_SD1, inputs=9), {layouts.HF: _OPENAI}, "StableDiffusionInpaintPipeline"),
     "pix2pix": Small(replace(_SD1, inputs=8), {layouts.HF: _OPENAI}, "StableDiffusionInstructPix2PixPipeline"),
 }
@@ -127,7 +133,9 @@ def _unet_config(of: Unet) -> dict[str, Any]:
         "attention_head_dim": [width // 64 for width in widths] if of.linear else 8,
         "use_linear_projection": of.linear,
     }
-    if of.told:
+    if of.told and of.depths[0]:
+        config |= {"class_embed_type": "projection", "projection_class_embeddings_input_dim": of.told}
+    elif of.told:
         told = {"addition_embed_type": "text_time", "addition_time_embed_dim": 256}
         config |= {**told, "projection_class_embeddings_input_dim": of.told}
     return config

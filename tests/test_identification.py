@@ -127,7 +127,7 @@ def test_what_is_not_recognised_is_told_why():
 
 WHY: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "depth": (layouts.unet(replace(layouts.SD2, inputs=5)), "takes 5 channels; known are 4 (plain)"),
-    "unCLIP": (layouts.unet(replace(layouts.SD2, told=2048)), "(as unCLIP)"),
+    "as unCLIP": (layouts.unet(replace(layouts.SD1, told=2048)), "is told numbers beside the text, as unCLIP's is"),
     "too few": (layouts.unet(replace(layouts.SDXL, told=1024)), "told 1024 numbers"),
     "Flux": (layouts.below("model.diffusion_model.", {"double_blocks.0.img_attn.proj.weight": (1, 1)}), "it is Flux"),
     "half": (
