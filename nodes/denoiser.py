@@ -16,6 +16,7 @@ from nodes.models import ModelPool
 from nodes.network_passes import Attention, Networks, mixture, predict
 from nodes.network_patches import NetworkPatch, RecordedAttention
 from nodes.picture_labels import labelled
+from nodes.placed_controls import sharing_controls
 from nodes.placed_prompts import AnySide, Placed, placed_prompts
 from nodes.rules import Evaluation, GuidanceRule, Memory, Side
 from nodes.values import Conditioning, ContinuousLevels, FlowLevels, Model, Shown, ThirdPrompt
@@ -76,6 +77,10 @@ def guided_denoiser(
     networks = Networks(pool, model, sampling)
     scale = third.scale if third and third.style == "dual" else cfg
     uncond = uncond or needs_uncond(scale) or any(rule.needs_uncond for rule in rules)
+    if negative is not None:
+        negative = sharing_controls(negative, positive)
+    if third is not None:
+        third = replace(third, conditioning=sharing_controls(third.conditioning, positive))
     prompts: dict[AnySide, Conditioning] = {
         side: labelled(pool, model, prompt, seed) if model.variant == "unCLIP" else prompt
         for side, prompt in _sides(positive, negative, third, uncond).items()
@@ -90,7 +95,7 @@ def guided_denoiser(
             plans[x.shape] = placed_prompts(model, prompts, kept, x.shape, batch, sampling, pool.device)
         placed = [(side, part) for side in sides for part in plans[x.shape][side] if part.counts_at(sigma)]
         parts = [part for _, part in placed]
-        found, maps = predict(networks.at(sigma, patches), sampling, x, sigma, parts)
+        found, maps = predict(networks, patches, sampling, x, sigma, parts)
         mixtures: dict[AnySide, Latents] = {}
         attention: dict[AnySide, Attention] = {}
         for side in sides:

@@ -26,8 +26,8 @@ from nodes.precision import Precision, PrecisionName
 from nodes.text_layout import text_plan, transformers_places, unused
 from nodes.unet_layout import unet_plan
 from nodes.vae_layout import diffusers_places, vae_plan
-from nodes.weight_files import read_header
 from nodes.values import Weights
+from nodes.weight_files import read_header
 from nodes.weight_places import NetworkPlan, NotThisNetwork, Place, Shapes, shapes_below
 
 DTYPES: dict[PrecisionName, DType] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -46,12 +46,16 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind:
-    """What all networks of one kind have in common: how their files are named and read."""
+    """What all networks of one kind have in common: how their files are named and read.
+
+    `merged` is the kind of those that may be merged into them, if it is another.
+    """
 
     stem: str
     of_shapes: Callable[[Shapes], NetworkPlan]
     places: Callable[[str], Sequence[Place]]
     unused: Callable[[str], bool] = lambda name: False
+    merged: "Kind | None" = None
 
 
 UNET = Kind(UNET_STEM, unet_plan, lambda name: (Place(name),))
@@ -222,7 +226,7 @@ def _changes(weights: Weights, kind: Kind, shapes: Shapes) -> Change:
 
     def other(merged: Weights, name: str) -> Tensor | None:
         if merged not in others:
-            others[merged] = weights_of(merged, kind, shapes)
+            others[merged] = weights_of(merged, kind.merged or kind, shapes)
         return others[merged](merged, name)
 
     return changes(weights, shapes, other) if weights.patches else _unchanged

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from nodes.added_inputs import Told
+    from nodes.control_networks import Residuals
 
 log = logging.getLogger("latentloom.models")
 
@@ -44,6 +45,7 @@ class DenoiseNetwork(Protocol):
         timestep: "Float[Tensor, ' batch']",
         context: "Float[Tensor, 'batch tokens width']",
         told: "Told | None" = None,
+        residuals: "Residuals | None" = None,
         /,
     ) -> "Float[Tensor, 'batch channels height width']": ...
 
@@ -165,13 +167,20 @@ class ModelPool(Service):
 
         width = cast(int, cast(Any, module).config.cross_attention_dim)
 
-        def predict(x: "Tensor", timestep: "Tensor", context: "Tensor", told: "Told | None" = None) -> "Tensor":
+        def predict(
+            x: "Tensor",
+            timestep: "Tensor",
+            context: "Tensor",
+            told: "Told | None" = None,
+            residuals: "Residuals | None" = None,
+        ) -> "Tensor":
             if context.shape[-1] != width:
                 raise WrongPrompt(width, context.shape[-1])
             with torch.inference_mode():
                 latent = x.to(device=device, dtype=dtype, memory_format=layout)
                 text = context.to(device=device, dtype=dtype)
                 more = {} if told is None else _inputs(told, device, dtype)
+                more |= {} if residuals is None else residuals.arguments(dtype)
                 asked = cast(Any, module)(latent, timestep.to(device), text, return_dict=False, **more)
                 output = cast("Tensor", asked[0])
                 return output.to(dtype=torch.float32, memory_format=torch.contiguous_format)

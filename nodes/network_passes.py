@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,11 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nodes.added_inputs import Told
+from nodes.control_networks import Residuals, Steering, residuals
 from nodes.maths.model_sampling import Latents, ModelSampling
 from nodes.maths.regions import mixed
 from nodes.models import DenoiseNetwork, ModelPool
 from nodes.network_patches import NetworkPatch
 from nodes.patched_attention import recorded
+from nodes.placed_controls import PlacedControl
 from nodes.placed_prompts import Placed
 from nodes.values import Model
 
@@ -24,7 +26,7 @@ LONGEST_REPEAT = 4
 
 
 class Networks:
-    """A model's network under the patches that count at a noise level, and others."""
+    """A model's network under the patches that count at a noise level and others, and what steers it."""
 
     def __init__(self, pool: ModelPool, model: Model, sampling: ModelSampling) -> None:
         self._pool = pool
@@ -36,35 +38,71 @@ class Networks:
         self._made: dict[tuple[NetworkPatch, ...], DenoiseNetwork] = {}
 
     def at(self, sigma: float, others: Sequence[NetworkPatch]) -> DenoiseNetwork:
-        patches = (*(patch for patch, lowest, highest in self._spans if lowest <= sigma <= highest), *others)
+        patches = self._patches(sigma, others)
         if patches not in self._made:
             self._made[patches] = self._pool.denoise_network(replace(self._model, network_patches=patches))
         return self._made[patches]
 
+    def steered(
+        self,
+        sigma: float,
+        others: Sequence[NetworkPatch],
+        steerings: Sequence[Steering],
+        x: Latents,
+        timesteps: Float[Tensor, " batch"],
+        tokens: Float[Tensor, "batch tokens width"],
+        told: Told | None,
+    ) -> Residuals:
+        """What pictures add inside the network, which is asked the same."""
+        found = residuals(self._pool, self._model, steerings, x, timesteps, tokens, told)
+        return found.within(self._patches(sigma, others))
+
+    def _patches(self, sigma: float, others: Sequence[NetworkPatch]) -> tuple[NetworkPatch, ...]:
+        return (*(patch for patch, lowest, highest in self._spans if lowest <= sigma <= highest), *others)
+
 
 def predict(
-    network: DenoiseNetwork, sampling: ModelSampling, x: Latents, sigma: float, parts: Sequence[Placed]
+    networks: Networks,
+    patches: Sequence[NetworkPatch],
+    sampling: ModelSampling,
+    x: Latents,
+    sigma: float,
+    parts: Sequence[Placed],
 ) -> tuple[dict[int, Latents], dict[int, Attention]]:
     """What the network predicts for each part: the denoised latent, in as few passes as sizes and lengths allow.
 
-    And the attention it recorded, if it does.
+    And the attention it recorded, if it does. Parts that share a pass are steered alike.
     """
+    network = networks.at(sigma, patches)
     scaled = sampling.scale_input(x, sigma)
     timestep = float(sampling.timestep(sigma))
     predictions: dict[int, Latents] = {}
     attention: dict[int, Attention] = {}
-    for group in _passes(parts):
+    for group in _passes(parts, sigma):
         crops = [_seen(scaled, parts[at]) for at in group]
         numbers = [numbers for at in group if (numbers := parts[at].told) is not None]
+        told = Told.joined(numbers) if numbers else None
         tokens = _alike([parts[at].tokens for at in group])
         times = torch.full((len(tokens),), timestep, device=x.device)
+        added: Residuals | None = None
+        if steerings := _steerings([parts[at].steered_by(sigma) for at in group]):
+            plain = torch.cat([_crop(scaled, parts[at]) for at in group])
+            added = networks.steered(sigma, patches, steerings, plain, times, tokens, told)
         with recorded() as maps:
-            output = network(torch.cat(crops), times, tokens, *([Told.joined(numbers)] if numbers else []))
+            output = network(torch.cat(crops), times, tokens, told, added)
         for at, part in zip(group, output.chunk(len(group)), strict=True):
             predictions[at] = sampling.denoised(_crop(x, parts[at]), part, sigma)
         for seen in maps:
             attention |= zip(group, seen.chunk(len(group)), strict=True)
     return predictions, attention
+
+
+def _steerings(controls: Sequence[Sequence[PlacedControl]]) -> list[Steering]:
+    """The controls of parts that are steered alike, each with its pictures for all of them."""
+    return [
+        Steering(each[0].network, torch.cat([control.hint for control in each]), each[0].strength)
+        for each in zip(*controls, strict=True)
+    ]
 
 
 def _seen(x: Latents, part: Placed) -> Latents:
@@ -76,13 +114,14 @@ def _crop(x: Latents, part: Placed) -> Latents:
     return x if part.region is None else part.region.of(x)
 
 
-def _passes(parts: Sequence[Placed]) -> list[list[int]]:
-    """Which parts share a pass: those of one size, if their tokens can be repeated to one length."""
-    sizes: dict[tuple[int, int] | None, list[int]] = defaultdict(list)
+def _passes(parts: Sequence[Placed], sigma: float) -> list[list[int]]:
+    """Which parts share a pass: those of one size, steered alike, if their tokens can be repeated to one length."""
+    alike: dict[Hashable, list[int]] = defaultdict(list)
     for at, part in enumerate(parts):
-        sizes[part.region and part.region.size].append(at)
+        ways = tuple(control.way for control in part.steered_by(sigma))
+        alike[part.region and part.region.size, ways].append(at)
     passes: list[list[int]] = []
-    for group in sizes.values():
+    for group in alike.values():
         lengths = [parts[at].tokens.shape[1] for at in group]
         if math.lcm(*lengths) > LONGEST_REPEAT * min(lengths):
             passes += [[at] for at in group]

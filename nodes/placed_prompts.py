@@ -13,6 +13,7 @@ from torch import Tensor
 from nodes.added_inputs import Told, shown, told
 from nodes.maths.model_sampling import Latents, ModelSampling
 from nodes.maths.regions import Region, Weight, around, clipped, feathered, from_shares, resized, whole
+from nodes.placed_controls import PlacedControl, placed_controls
 from nodes.rules import Side
 from nodes.values import Area, Conditioning, Model, Prompt, Shown
 
@@ -31,9 +32,13 @@ class Placed:
     lowest: float
     told: Told | None
     shown: Latents | None
+    controls: tuple[PlacedControl, ...] = ()
 
     def counts_at(self, sigma: float) -> bool:
         return self.lowest <= sigma <= self.highest
+
+    def steered_by(self, sigma: float) -> list[PlacedControl]:
+        return [control for control in self.controls if control.counts_at(sigma)]
 
 
 def placed_prompts(
@@ -94,6 +99,7 @@ def _placed(
         sampling.percent_to_sigma(prompt.end),
         None if numbers is None else numbers.to(device),
         None if channels is None else channels.to(device),
+        placed_controls(prompt, None if region is None else inside, shape, batch, sampling, device),
     )
 
 

@@ -180,12 +180,42 @@ class Shown:
     mask: Float[Tensor, "masks mask_height mask_width"] | None = None
 
 
+ControlDesign = Literal["ControlNet", "ControlNet union", "T2I-Adapter"]
+
+
+@dataclass(frozen=True, slots=True)
+class ControlNet(Value, kind="CONTROL_NET"):
+    """A reference to a network that steers a denoising network by a picture.
+
+    Its picture's sides are multiples of `multiple`. A union is told by its number of which `type` the picture is, or
+    not (None). `pooled`: it does not matter where in the picture something is.
+    """
+
+    weights: Weights
+    design: ControlDesign = "ControlNet"
+    multiple: int = 8
+    pooled: bool = False
+    type: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A picture (0…1, of any size) that steers, through which network and how much, from `start` to `end` (0…1)."""
+
+    network: ControlNet
+    picture: Float[Tensor, "batch height width 3"]
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One encoded prompt: token states, the pooled state of the whole text, and where and when it counts.
 
     `strength` weighs it against other prompts, times `mask_strength` where it has a mask. It is asked about its `area`
     alone (with `area_from_mask`: about the rectangle around its mask), from `start` to `end` of the sampling (0…1).
+    `controls` steer it together; with `shares_controls` they steer prompts of other sides that have none, too.
     `label` is what an unCLIP network is told of `pictures`, made when a sampler asks it.
     """
 
@@ -200,6 +230,8 @@ class Prompt:
     end: float = 1.0
     sizes: Sizes | None = None
     shown: Shown | None = None
+    controls: tuple[Control, ...] = ()
+    shares_controls: bool = False
     pictures: tuple[PicturePrompt, ...] = ()
     label: Float[Tensor, "1 numbers"] | None = None
 
@@ -207,7 +239,8 @@ class Prompt:
     def nbytes(self) -> int:
         shown = (self.shown.picture, self.shown.mask) if self.shown else ()
         seen = (picture.image_embeds for picture in self.pictures)
-        tensors = (self.tokens, self.pooled, self.mask, self.label, *shown, *seen)
+        steering = (control.picture for control in self.controls)
+        tensors = (self.tokens, self.pooled, self.mask, self.label, *shown, *seen, *steering)
         return sum(0 if tensor is None else tensor.nbytes for tensor in tensors)
 
 

@@ -88,7 +88,7 @@ def write_folder(folder: Path, small: Small, weights: dict[str, Tensor]) -> Path
     convert: Any = single_file_utils
     index: dict[str, Any] = {"text_encoder": [None, None], "tokenizer": [None, None]}
     index["scheduler"] = ["diffusers", "EulerDiscreteScheduler"]
-    unet = _unet_config(small.unet)
+    unet = unet_config(small.unet)
     _save(UNet2DConditionModel(**unet), convert.convert_ldm_unet_checkpoint(dict(weights), unet), folder / "unet")
     vae = _vae_config(small)
     _save(cast(Any, AutoencoderKL)(**vae), convert.convert_ldm_vae_checkpoint(dict(weights), vae), folder / "vae")
@@ -119,7 +119,7 @@ def write_folder(folder: Path, small: Small, weights: dict[str, Tensor]) -> Path
     return folder
 
 
-def _unet_config(of: Unet) -> dict[str, Any]:
+def unet_config(of: Unet) -> dict[str, Any]:
     widths = [of.channels * multiplier for multiplier in of.multipliers]
     config: dict[str, Any] = {
         "sample_size": 8,

@@ -47,7 +47,7 @@ class Told(ModelPool):
         self.denoised = denoised
 
     def denoise_network(self, model: Model) -> DenoiseNetwork:
-        def predict(x: Tensor, timestep: Tensor, context: Tensor, told: object = None) -> Tensor:
+        def predict(x: Tensor, timestep: Tensor, context: Tensor, *more: object) -> Tensor:
             told = [self.denoised[int(number)] for number in context.mean((1, 2))[:: len(self.denoised[0])]]
             sampling = sampling_of(model)
             sigma = sampling.sigma(timestep[0].item())
@@ -194,7 +194,7 @@ def test_a_picture_does_not_depend_on_its_neighbours(name: str):
         def denoise_network(self, model: Model) -> DenoiseNetwork:
             whole = Told(COND, UNCOND).denoise_network(model)
 
-            def predict(x: Tensor, timestep: Tensor, context: Tensor, told: object = None) -> Tensor:
+            def predict(x: Tensor, timestep: Tensor, context: Tensor, *more: object) -> Tensor:
                 return whole(x.repeat(2, 1, 1, 1), timestep.repeat(2), context.repeat_interleave(2, 0))[1::2]
 
             return predict

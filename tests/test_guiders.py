@@ -45,7 +45,7 @@ class Told(ModelPool):
         self.passes: list[int] = []
 
     def denoise_network(self, model: Model) -> DenoiseNetwork:
-        def predict(x: Tensor, timestep: Tensor, context: Tensor, told: object = None) -> Tensor:
+        def predict(x: Tensor, timestep: Tensor, context: Tensor, *more: object) -> Tensor:
             numbers = [int(number) for number in context.mean((1, 2))[::2]]
             self.passes.append(len(numbers))
             return torch.cat([(POSITIVE, OTHER, NEGATIVE)[number] for number in numbers])

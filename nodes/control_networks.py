@@ -1,0 +1,274 @@
+"""What ControlNets and T2I-Adapters add to a U-Net (Zhang et al. 2023, Mou et al. 2023)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import Module
+
+from graph.collector import collector_paused
+from nodes.added_inputs import Told
+from nodes.control_layout import controlnet_plan
+from nodes.identification import family_of
+from nodes.materialise import DTYPES, UNET, Kind, load_network, parameter_count
+from nodes.model_folders import UNET_STEM
+from nodes.models import ModelPool
+from nodes.network_patches import Downscaled, NetworkPatch
+from nodes.precision import Precision
+from nodes.t2i_adapter_layout import adapter_plan
+from nodes.values import ControlNet, Model, Weights
+from nodes.weight_places import NotThisNetwork, Place
+
+CONTROL_NET = Kind(UNET_STEM, controlnet_plan, lambda name: (Place(name),), merged=UNET)
+T2I_ADAPTER = Kind(UNET_STEM, adapter_plan, lambda name: (Place(name),))
+
+Hint = Float[Tensor, "batch 3 height width"]
+Features = Float[Tensor, "batch width height width"]
+
+
+class ForeignControl(ValueError):
+    """A network that steers was made for a model of another family."""
+
+    def __init__(self, model: Model, control: ControlNet, families: tuple[str, str], difference: str) -> None:
+        own, models = families
+        super().__init__(
+            f"the {control.design} {control.weights.name!r} ({own}) does not fit the model {model.weights.name!r} "
+            f"({models}): {difference}; choose one that was made for {models} models"
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Steering:
+    """A network that takes part in a pass, its pictures for all of the pass, and how strongly they steer."""
+
+    network: ControlNet
+    hint: Hint
+    strength: float
+
+
+class Residuals(NamedTuple):
+    """What is added inside a U-Net: to its skip connections, in its middle, and at the ends of its levels."""
+
+    skips: tuple[Features, ...] = ()
+    middle: Features | None = None
+    levels: tuple[Features, ...] = ()
+
+    def plus(self, other: "Residuals") -> "Residuals":
+        middles = [each for each in (self.middle, other.middle) if each is not None]
+        middle = middles[0] + middles[1] if len(middles) > 1 else middles[0] if middles else None
+        return Residuals(_sums(self.skips, other.skips), middle, _sums(self.levels, other.levels))
+
+    def arguments(self, dtype: torch.dtype) -> dict[str, Any]:
+        """By the names that diffusers gives them."""
+        named: dict[str, Any] = {}
+        if self.middle is not None:
+            named["down_block_additional_residuals"] = [each.to(dtype) for each in self.skips]
+            named["mid_block_additional_residual"] = self.middle.to(dtype)
+        if self.levels:
+            named["down_intrablock_additional_residuals"] = [each.to(dtype) for each in self.levels]
+        return named
+
+    def within(self, patches: Sequence[NetworkPatch]) -> "Residuals":
+        """Without what was made for a higher resolution than a U-Net with patches works at."""
+        blocks = [patch.block + patch.after_skip for patch in patches if isinstance(patch, Downscaled)]
+        if not blocks:
+            return self
+        zero = torch.zeros(())
+        skips = tuple(each if at < min(blocks) else zero.to(each) for at, each in enumerate(self.skips))
+        return Residuals(skips, None if self.middle is None else zero.to(self.middle))
+
+
+def _sums(first: Sequence[Features], second: Sequence[Features]) -> tuple[Features, ...]:
+    if not first or not second:
+        return (*first, *second)
+    return tuple(a + b for a, b in zip(first, second, strict=True))
+
+
+def residuals(
+    pool: ModelPool,
+    model: Model,
+    steerings: Sequence[Steering],
+    x: Float[Tensor, "batch channels height width"],
+    timesteps: Float[Tensor, " batch"],
+    tokens: Float[Tensor, "batch tokens width"],
+    told: Told | None,
+) -> Residuals:
+    """What several networks add up to, for a latent scaled as the model expects it. Raises ForeignControl."""
+    total = Residuals()
+    unet = cast(Any, pool.unet(model)).config
+    with torch.inference_mode():
+        for steering in steerings:
+            module, precision = _network(pool, steering.network)
+            dtype = DTYPES[precision.dtype]
+            hint = steering.hint.to(dtype=dtype)
+            if steering.network.design == "T2I-Adapter":
+                found = _features(module, hint)
+                _check_features(model, unet, steering.network, found, x)
+            else:
+                _check_config(model, unet, steering.network, module)
+                more = _told(module, told, dtype)
+                found = _controlled(
+                    module, steering.network, hint, x.to(dtype=dtype), timesteps, tokens.to(dtype), more
+                )
+            total = total.plus(_scaled(found, steering.strength, steering.network.pooled))
+    return total
+
+
+def _network(pool: ModelPool, control: ControlNet) -> tuple[Module, Precision]:
+    """The network, and the precision it runs in."""
+    precision = pool.policy.unet(_parameters(control.weights))
+
+    def load(device: torch.device) -> Module:
+        with collector_paused():
+            match control.design:
+                case "ControlNet":
+                    from diffusers.models.controlnets.controlnet import ControlNetModel as Network
+                case "ControlNet union":
+                    from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel as Network
+                case "T2I-Adapter":
+                    from diffusers.models.adapter import T2IAdapter as Network
+        kind = T2I_ADAPTER if control.design == "T2I-Adapter" else CONTROL_NET
+        return load_network(control.weights, kind, cast(Any, Network).from_config, precision, device)
+
+    return pool.network(control.weights, control.design, precision, load), precision
+
+
+@lru_cache(maxsize=64)
+def _parameters(weights: Weights) -> int:
+    return parameter_count(weights, UNET_STEM)
+
+
+def _told(module: Module, told: Told | None, dtype: torch.dtype) -> dict[str, Any]:
+    """What a network of the SDXL family is told beside the text."""
+    if cast(Any, module).config.addition_embed_type is None or told is None or told.pooled is None:
+        return {}
+    return {"added_cond_kwargs": {"text_embeds": told.pooled.to(dtype), "time_ids": told.sizes}}
+
+
+def _controlled(
+    module: Module,
+    control: ControlNet,
+    hint: Hint,
+    x: Tensor,
+    timesteps: Tensor,
+    tokens: Tensor,
+    more: Mapping[str, Any],
+) -> Residuals:
+    parts = cast(Any, module)
+    if control.design == "ControlNet":
+        skips, middle = parts(x, timesteps, tokens, hint, return_dict=False, **more)
+        return Residuals(tuple(skips), middle)
+    kinds: int = parts.config.num_control_type
+    chosen = torch.zeros(len(x), kinds, device=x.device)
+    if control.type is None:
+        # As if it were no union: the picture is taken in as it is, whatever it shows.
+        parts, hints, indices = _taking(module, parts.controlnet_cond_embedding(hint)), [], []
+    elif control.type >= kinds:
+        raise ValueError(
+            f"the ControlNet {control.weights.name!r} knows {kinds} kinds of pictures, and not the one that "
+            "SetUnionControlNetType says; choose another type, or auto"
+        )
+    else:
+        chosen[:, control.type] = 1.0
+        hints, indices = [hint], [control.type]
+    scales = [1.0]
+    skips, middle = parts(
+        x, timesteps, tokens, hints, chosen, indices, scales, from_multi=True, return_dict=False, **more
+    )
+    return Residuals(tuple(skips), middle)
+
+
+def _taking(module: Module, embedded: Tensor) -> Module:
+    """The network with a picture added behind its first convolution; it shares all weights."""
+    view = module.__new__(type(module))
+    modules = {**vars(module)["_modules"]}
+    modules["conv_in"] = _Added(modules["conv_in"], embedded)
+    view.__dict__ = {**vars(module), "_modules": modules}
+    return view
+
+
+class _Added(Module):
+    def __init__(self, first: Module, embedded: Tensor) -> None:
+        super().__init__()
+        self.first = first
+        self.embedded = embedded
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.embedded
+
+
+def _features(module: Module, hint: Hint) -> Residuals:
+    parts = cast(Any, module)
+    picture = hint.mean(1, keepdim=True) if parts.config.in_channels == 1 else hint
+    return Residuals(levels=tuple(parts(picture)))
+
+
+def _scaled(found: Residuals, strength: float, pooled: bool) -> Residuals:
+    def scaled(features: Features) -> Features:
+        return (features.mean((2, 3), keepdim=True) if pooled else features) * strength
+
+    middle = None if found.middle is None else scaled(found.middle)
+    return Residuals(tuple(map(scaled, found.skips)), middle, tuple(each * strength for each in found.levels))
+
+
+_ALIKE = {
+    "block_out_channels": "the widths of its levels",
+    "layers_per_block": "the number of its layers at a level",
+    "cross_attention_dim": "the width of the text states it expects",
+    "projection_class_embeddings_input_dim": "what it is told beside the text",
+}
+"""What has to be the same in both networks, and how an error calls it."""
+
+
+def _check_config(model: Model, unet: Any, control: ControlNet, module: Module) -> None:
+    config = cast(Any, module).config
+    for name, words in _ALIKE.items():
+        if name == "cross_attention_dim" and "CrossAttnDownBlock2D" not in config.down_block_types:
+            continue
+        if name.startswith("projection") and config.addition_embed_type is None is unet.addition_embed_type:
+            continue
+        own, models = (_plain(getattr(each, name)) for each in (config, unet))
+        if own != models:
+            difference = f"{words}: {own}, and the model's {models}"
+            raise ForeignControl(model, control, (_family(config), _family(unet)), difference)
+
+
+def _check_features(model: Model, unet: Any, control: ControlNet, found: Residuals, x: Tensor) -> None:
+    """Each level of an adapter must find a level of the U-Net that is as wide, and as large."""
+    expected = _levels(unet, x.shape[-2], x.shape[-1])
+    shapes = [tuple(each.shape[1:]) for each in found.levels]
+    if shapes != expected[: len(shapes)]:
+        family = "SDXL" if control.multiple == 16 else "SD 1"
+        difference = f"it has {_sizes(shapes)}, and the model {_sizes(expected)}"
+        raise ForeignControl(model, control, (family, _family(unet)), difference)
+
+
+def _levels(unet: Any, height: int, width: int) -> list[tuple[int, int, int]]:
+    """Channels and size of what the U-Net's levels give, where diffusers adds to them; the last is the middle."""
+    widths, levels = unet.block_out_channels, list[tuple[int, int, int]]()
+    for at, kind in enumerate(unet.down_block_types):
+        halved = -(-height // 2), -(-width // 2)
+        last = at + 1 == len(widths)
+        size = halved if kind == "DownBlock2D" and not last else (height, width)
+        levels.append((widths[at], *size))
+        height, width = (height, width) if last else halved
+    return [*levels, (widths[-1], height, width)]
+
+
+def _sizes(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join(" x ".join(map(str, shape)) for shape in shapes)
+
+
+def _family(config: Any) -> str:
+    try:
+        return family_of(config)
+    except NotThisNetwork:
+        return "another family"
+
+
+def _plain(value: object) -> object:
+    return list(cast("Sequence[object]", value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,91 @@
+"""Pictures that steer prompts, in their places: as large as their part of the latent, and when they count."""
+
+from collections import deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nodes.maths.model_sampling import ModelSampling
+from nodes.maths.regions import Region
+from nodes.maths.resize import common_upscale, fit_batch
+from nodes.values import Conditioning, Control, ControlNet, Prompt
+
+FACTOR = 8
+"""Pixels of a side of a picture for each pixel of the latent."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedControl:
+    """A picture of the size that a network takes for its part of the latent, how strongly it steers, and when."""
+
+    network: ControlNet
+    hint: Float[Tensor, "batch 3 height width"]
+    strength: float
+    highest: float
+    lowest: float
+
+    @property
+    def way(self) -> Hashable:
+        """What has to be alike for two pictures to share a pass of the network."""
+        return self.network, self.strength
+
+    def counts_at(self, sigma: float) -> bool:
+        return self.lowest <= sigma <= self.highest
+
+
+def placed_controls(
+    prompt: Prompt,
+    region: Region | None,
+    shape: Sequence[int],
+    batch: int,
+    sampling: ModelSampling,
+    device: torch.device,
+) -> tuple[PlacedControl, ...]:
+    """A prompt's controls for a region (None: all) of latents of a shape [batch, channels, height, width]."""
+    return tuple(
+        PlacedControl(
+            control.network,
+            fit_batch(_hint(control, region, shape[-2], shape[-1]), batch).to(device),
+            control.strength,
+            sampling.percent_to_sigma(control.start),
+            sampling.percent_to_sigma(control.end),
+        )
+        for control in prompt.controls
+        if control.strength
+    )
+
+
+def _hint(
+    control: Control, region: Region | None, height: int, width: int
+) -> Float[Tensor, "some 3 hint_height hint_width"]:
+    """The picture, cut down to the latent's proportions and resized, and of that what lies in the region."""
+    hint, multiple = control.picture.movedim(-1, 1), control.network.multiple
+    if region is not None:
+        whole = common_upscale(hint, width * FACTOR, height * FACTOR, "nearest-exact", "center")
+        hint, (height, width) = Region(*(FACTOR * side for side in region)).of(whole), region.size
+    height, width = (-(-side * FACTOR // multiple) * multiple for side in (height, width))
+    return common_upscale(hint, width, height, "nearest-exact", "center")
+
+
+def sharing_controls(conditioning: Conditioning, positive: Conditioning) -> Conditioning:
+    """The prompts of another side, steered by what the positive ones share, if nothing steers any of them already.
+
+    Those of each positive prompt go to the next of the others; when all have some, copies take the rest. Prompts that
+    have an area take no part.
+    """
+    shared = [each for each in positive.prompts if each.shares_controls and each.controls and each.area is None]
+    free = deque(at for at, each in enumerate(conditioning.prompts) if each.area is None)
+    if not shared or not free or any(conditioning.prompts[at].controls for at in free):
+        return conditioning
+    prompts = list(conditioning.prompts)
+    for each in shared:
+        at = free[0]
+        free.rotate(-1)
+        if prompts[at].controls:
+            prompts.append(replace(prompts[at], controls=each.controls))
+        else:
+            prompts[at] = replace(prompts[at], controls=each.controls)
+    return Conditioning(tuple(prompts))
