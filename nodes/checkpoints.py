@@ -8,7 +8,7 @@ from pydantic import Field
 from graph.folders import Folders
 from graph.node import node
 from graph.values import INJECTED
-from nodes.model_folders import CheckpointSource, PartSource, VaeSource, read_checkpoint, read_vae
+from nodes.model_folders import CheckpointSource, PartSource, PipelineSource, VaeSource, read_checkpoint, read_vae
 from nodes.single_files import (
     TrainedPrediction,
     read_single_checkpoint,
@@ -19,6 +19,7 @@ from nodes.single_files import (
 from nodes.values import Clip, Model, Vae
 
 CHECKPOINTS = CheckpointSource()
+PIPELINES = PipelineSource()
 VAES = VaeSource()
 UNETS = PartSource("diffusion model", "diffusion_models", "unet")
 TEXT_ENCODERS = PartSource("text encoder", "text_encoders", "clip")
@@ -77,6 +78,12 @@ def load_checkpoint_as(
         model = replace(model, prediction=prediction)
     layer = -2 if "clip_skip_2" in config_name else clip.layer
     return Checkpoint(model, replace(clip, layer=layer), vae)
+
+
+@node("DiffusersLoader", category="advanced/loaders/deprecated")
+def load_pipeline(model_path: Annotated[str, PIPELINES], folders: Folders = INJECTED) -> Checkpoint:
+    """A diffusion model with its text encoder and autoencoder from a folder in diffusers layout, by name."""
+    return Checkpoint(*read_checkpoint(PIPELINES.locate(folders, model_path), model_path))
 
 
 @node("VAELoader", category="loaders", title="Load VAE")

@@ -83,6 +83,20 @@ class PartSource:
         raise _unknown(inside(folders.models(self._kinds[0]), name), self._noun, name, self.names(folders))
 
 
+class PipelineSource:
+    """The folders in `models/diffusers/` that are whole checkpoints."""
+
+    def names(self, folders: Folders) -> Sequence[str]:
+        root = folders.models("diffusers")
+        return [name for name in _model_names(root, "model_index.json") if (root / name).is_dir()]
+
+    def locate(self, folders: Folders, name: str) -> Path:
+        path = inside(folders.models("diffusers"), name)
+        if not (path / "model_index.json").is_file():
+            raise _unknown(path, "folder with a model_index.json", name, self.names(folders))
+        return path
+
+
 class VaeSource(PartSource):
     """The autoencoders in `models/vae/`."""
 

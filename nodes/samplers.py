@@ -1,6 +1,6 @@
 """Samplers with settings of one's own, as nodes. Where nothing differs from the usual, KSampler's steps are shared."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from nodes.values import Model, SamplerChoice
 Device = Annotated[
     Literal["gpu", "cpu"], Field(description="Noise is drawn on the processor in any case, so that pictures agree.")
 ]
+Resize = Literal["bislerp", "nearest-exact", "bilinear", "area", "bicubic"]
 Share = Annotated[float, Field(ge=0, le=1, description="A share of the model's timesteps."), Widget(step=0.001)]
 Positive = Annotated[float, Field(ge=0, le=100), Widget(step=0.01)]
 Eta = Annotated[
@@ -41,6 +42,18 @@ def euler_ancestral_cfg_pp_sampler(
 ) -> SamplerChoice:
     """Euler's method with fresh noise, back to noise along the negative prompt (CFG++, Chung et al. 2024)."""
     return _choice("euler_ancestral_cfg_pp", eta=(eta, 1.0), s_noise=(s_noise, 1.0))
+
+
+@node("SamplerEulerCFGpp", category="_for_testing")
+def euler_cfg_pp_sampler(
+    version: Annotated[
+        Literal["regular", "alternative"], Field(description="regular: as its authors have it, which is all there is.")
+    ] = "regular",
+) -> SamplerChoice:
+    """Euler's method, back to noise along the negative prompt (CFG++, Chung et al. 2024)."""
+    if version != "regular":
+        raise ValueError("version alternative: no paper has its formula, so it is not here; expected regular")
+    return _choice("euler_cfg_pp")
 
 
 @node("SamplerLMS", category="sampling/custom_sampling/samplers")
@@ -117,6 +130,28 @@ def dpm_adaptive_sampler(
         pcoeff=(pcoeff, 0.0), icoeff=(icoeff, 1.0), dcoeff=(dcoeff, 0.0), accept_safety=(accept_safety, 0.81),
         eta=(eta, 0.0), s_noise=(s_noise, 1.0),
     )  # fmt: skip
+
+
+@node("SamplerLCMUpscale", category="sampling/custom_sampling/samplers")
+def lcm_upscale_sampler(
+    scale_ratio: Annotated[
+        float,
+        Field(ge=0.1, le=20, description="How many times as wide and high the latent becomes."),
+        Widget(step=0.01),
+    ] = 1.0,
+    scale_steps: Annotated[
+        int,
+        Field(ge=-1, le=1000, description="In how many steps, from the first on; -1: in half of them."),
+        Widget(step=1),
+    ] = -1,
+    upscale_method: Resize = "bislerp",
+) -> SamplerChoice:
+    """Consistency sampling of a latent that grows from step to step; noise masks cannot follow it."""
+    if scale_ratio == 1.0:
+        return _choice("lcm")
+    # Settings are numbers: the place among the methods.
+    method = get_args(Resize).index(upscale_method)
+    return _choice("lcm", scale_ratio=(scale_ratio, None), scale_steps=(scale_steps, -1), upscale_method=(method, 0))
 
 
 @node("SamplerER_SDE", category="sampling/custom_sampling/samplers")

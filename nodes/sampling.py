@@ -334,7 +334,7 @@ def _start(
         # Few samplers look at the far end of a schedule: for all others the start does not depend on it.
         lowest_sigma=lowest_level(sigmas) if brownian else 0.0,
         settings=sampler.settings,
-        told=settings_for(sampler.name, sampling, whole),
+        told=settings_for(sampler.name, sampling, whole, grows=bool(dict(sampler.settings).get("scale_ratio"))),
         ends=None if known.differential is None else (whole[0], whole[-1]),
     )
 

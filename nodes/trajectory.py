@@ -10,6 +10,7 @@ from nodes.denoiser import guided_denoiser, sampling_of
 from nodes.maths import guidance
 from nodes.maths.noise import BrownianNoise, SequentialNoise, initial_noise
 from nodes.maths.samplers import SAMPLERS, NoiseSource, State, advance
+from nodes.maths.samplers.growing import Growth
 from nodes.models import ModelPool
 from nodes.values import Conditioning, Latent, Model, Noise, Origin, SamplerState, Shown, ThirdPrompt
 
@@ -72,6 +73,10 @@ def start(
     x = sampling_of(model).noise_scaling(sigma, drawn(noise, latent), _scaled(model, latent), max_denoise)
     interval = (lowest_sigma, sigma) if lowest_sigma else None
     origin = None if latent.noise_mask is None else Origin(latent.samples, noise)
+    if "scale_ratio" in dict(settings):
+        if origin is not None:
+            raise ValueError("a noise mask cannot follow a latent that grows; take the mask out, or scale_ratio 1")
+        told = (*told, ("height", x.shape[-2]), ("width", x.shape[-1]))
     return SamplerState(
         x,
         sigma,
@@ -230,6 +235,9 @@ def _mask_noise(state: SamplerState, noise: Noise, kept: Latent) -> Tensor:
 
 def _noise_source(state: SamplerState) -> NoiseSource:
     shape = tuple(state.x.shape)
+    if "scale_ratio" in dict(state.settings):
+        size = Growth(**dict((*state.told, *state.settings))).size(state.draws + 1)
+        return SequentialNoise(state.seed, (*shape[:-2], *size))
     if state.interval is None:
         return SequentialNoise(state.seed, shape)
     return BrownianNoise(state.seed, *state.interval, shape)

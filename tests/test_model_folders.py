@@ -10,6 +10,7 @@ import pytest
 
 from graph.folders import Folders
 from nodes import model_folders
+from nodes.checkpoints import PIPELINES, Checkpoint, load_pipeline
 from nodes.model_errors import ModelError
 from nodes.model_folders import CheckpointSource, VaeSource, read_checkpoint, read_vae
 from nodes.values import PreviewMap
@@ -219,3 +220,17 @@ def test_folders_and_pool_are_imported_without_torch() -> None:
     )
     done = run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     assert done.stdout.strip() == "[]"
+
+
+def test_whole_folders_are_loaded_from_the_folder_for_them_too(made: Path, tmp_path: Path) -> None:
+    folders = Folders.below(tmp_path)
+    shutil.copytree(made, folders.models("diffusers") / "art" / "tiny")
+    (folders.models("diffusers") / "alone.safetensors").touch()
+    assert PIPELINES.names(folders) == ["art/tiny"]
+    assert load_pipeline("art/tiny", folders) == Checkpoint(
+        *read_checkpoint(PIPELINES.locate(folders, "art/tiny"), "art/tiny")
+    )
+    with pytest.raises(
+        ModelError, match="there is no folder with a model_index.json 'art/tinny'. Did you mean 'art/ti"
+    ):
+        PIPELINES.locate(folders, "art/tinny")

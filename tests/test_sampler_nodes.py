@@ -1,5 +1,6 @@
 """Samplers with settings of one's own: what they choose, and that it reaches the step."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from graph.folders import Folders
 from nodes.checkpoints import load_checkpoint
 from nodes.custom_sampling import basic_guider, sampler_custom_advanced
 from nodes.engine import Engine
-from nodes.latents import empty_latent
+from nodes.latents import empty_latent, set_noise_mask
+from nodes.maths.samplers import State, advance
+from nodes.maths.samplers.growing import METHODS, Growth
 from nodes.samplers import (
     dpm_adaptive_sampler,
     dpmpp_2m_sde_sampler,
@@ -26,6 +29,8 @@ from nodes.samplers import (
     er_sde_sampler,
     euler_ancestral_cfg_pp_sampler,
     euler_ancestral_sampler,
+    euler_cfg_pp_sampler,
+    lcm_upscale_sampler,
     lms_sampler,
     sa_solver_sampler,
 )
@@ -34,6 +39,7 @@ from nodes.schedules import basic_scheduler, split_sigmas
 from nodes.text import encode_text
 from nodes.values import Latent, Model, SamplerChoice, Weights
 from tests import tiny_models
+from tests.running import SOURCES, any_mask
 from tests.steps import denoise, draws, start, states
 
 MODEL = Model(Weights(Path("none"), "toy", "toy"))
@@ -122,6 +128,46 @@ def test_choosing_a_sampler_loads_no_heavy_library() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def always(noise: Tensor) -> Callable[[int, float, float], Tensor]:
+    return lambda draw, sigma, sigma_next: noise
+
+
+def grown(choice: SamplerChoice, steps: int = 4) -> list[tuple[int, ...]]:
+    """The sizes of a latent of 8 x 12 after every step."""
+    levels = [*(10.0 / 2**step for step in range(steps)), 0.0]
+    settings = dict(choice.settings) | {"steps": steps, "height": 8, "width": 12}
+    growth = Growth(**settings)
+    state, sizes = State(torch.zeros(1, 1, 8, 12), settings=tuple(settings.items())), list[tuple[int, ...]]()
+    for sigma, sigma_next in itertools.pairwise(levels):
+        size = growth.size(state.draws + 1)
+        state = advance("lcm", state, lambda x, sigma: x + 1, sigma, sigma_next, always(torch.ones(1, 1, *size)))
+        sizes.append(tuple(state.x.shape[-2:]))
+    return sizes
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_growing_latent_grows_by_as_much_after_every_step_until_it_is_as_large_as_asked(method: Any) -> None:
+    assert grown(lcm_upscale_sampler(2.0, 4, method)) == [(10, 15), (12, 18), (14, 21), (16, 24)]
+    assert grown(lcm_upscale_sampler(2.0, 2, method)) == [(12, 18), (16, 24), (16, 24), (16, 24)]
+    assert grown(lcm_upscale_sampler(2.0, -1, method), 3) == [(12, 18), (16, 24), (16, 24)]
+    assert grown(lcm_upscale_sampler(0.5, 1, method)) == [(4, 6)] * 4
+    assert grown(lcm_upscale_sampler(2.0, 0, method)) == [(8, 12)] * 4
+    assert lcm_upscale_sampler(1.0, 3, method) == SamplerChoice("lcm")
+
+
+def test_a_latent_that_grows_is_what_it_is_with_its_noise_as_large() -> None:
+    """One step by hand: all the way, larger, and noise."""
+    settings = dict(lcm_upscale_sampler(2.0, 1, "nearest-exact").settings) | {"steps": 2, "height": 2, "width": 2}
+    x, noise = (
+        torch.arange(4.0).reshape(1, 1, 2, 2),
+        torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(1)),
+    )
+    state = State(x, settings=tuple(settings.items()))
+    after = advance("lcm", state, lambda x, sigma: x * 0.5, 8.0, 3.0, always(noise))
+    expected = (x * 0.5).repeat_interleave(2, 2).repeat_interleave(2, 3) + 3.0 * noise
+    torch.testing.assert_close(after.x, expected)
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
     tiny_models.write_checkpoint(tmp_path / "models" / "checkpoints" / "tiny")
@@ -163,3 +209,30 @@ def test_usual_settings_share_the_steps_of_the_sampler_of_that_name(engine: Engi
 def test_settings_last_over_a_cut(engine: Engine, eta: float) -> None:
     whole = run(engine, lambda: dpmpp_2m_sde_sampler(eta=eta), [])
     assert torch.equal(run(engine, lambda: dpmpp_2m_sde_sampler(eta=eta), [], cut=2), whole)
+
+
+def test_a_growing_latent_goes_on_growing_over_a_cut(engine: Engine) -> None:
+    whole = run(engine, lambda: lcm_upscale_sampler(1.5, 3), [])
+    assert whole.shape[-2:] == (12, 12) and whole.isfinite().all()
+    assert torch.equal(run(engine, lambda: lcm_upscale_sampler(1.5, 3), [], cut=2), whole)
+
+
+def test_a_noise_mask_on_a_latent_that_grows_is_refused(engine: Engine) -> None:
+    with WorkflowBuilder() as workflow:
+        model, clip, _ = load_checkpoint("tiny")
+        guider = basic_guider(model=model, conditioning=encode_text(text="a cat", clip=clip))
+        masked = set_noise_mask(empty_latent(width=64, height=64), any_mask())
+        sigmas = basic_scheduler(model=model, scheduler="normal", steps=4)
+        sampler = lcm_upscale_sampler(2.0)
+        latent: Any = sampler_custom_advanced(
+            noise=random_noise(), guider=guider, sampler=sampler, sigmas=sigmas, latent_image=masked
+        ).output
+    engine.catalogue = engine.catalogue | SOURCES
+    (failure,) = engine.run(workflow, targets=[latent.step]).failures
+    assert "a noise mask cannot follow a latent that grows" in str(failure)
+
+
+def test_the_other_version_of_cfg_pp_is_refused_with_why() -> None:
+    assert euler_cfg_pp_sampler() == SamplerChoice("euler_cfg_pp")
+    with pytest.raises(ValueError, match="no paper has its formula.*expected regular"):
+        euler_cfg_pp_sampler("alternative")

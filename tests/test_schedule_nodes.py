@@ -57,6 +57,8 @@ SamplerCustom | model MODEL; add_noise BOOLEAN=True; noise_seed INT=0 0..1844674
 SamplerCustomAdvanced | noise NOISE; guider GUIDER; sampler SAMPLER; sigmas SIGMAS; latent_image LATENT | LATENT output, LATENT denoised_output
 SamplerEulerAncestral | eta FLOAT=1 0..100 /0.01; s_noise FLOAT=1 0..100 /0.01 | SAMPLER
 SamplerEulerAncestralCFGPP | eta FLOAT=1 0..1 /0.01; s_noise FLOAT=1 0..10 /0.01 | SAMPLER
+SamplerEulerCFGpp | version regular,alternative | SAMPLER
+SamplerLCMUpscale | scale_ratio FLOAT=1 0.1..20 /0.01; scale_steps INT=-1 -1..1000 /1; upscale_method bislerp,nearest-exact,bilinear,area,bicubic | SAMPLER
 SamplerLMS | order INT=4 1..100 | SAMPLER
 SamplerDPMPP_SDE | eta FLOAT=1 0..100 /0.01; s_noise FLOAT=1 0..100 /0.01; r FLOAT=0.5 0..100 /0.01; noise_device gpu,cpu | SAMPLER
 SamplerDPMPP_2M_SDE | solver_type midpoint,heun; eta FLOAT=1 0..100 /0.01; s_noise FLOAT=1 0..100 /0.01; noise_device gpu,cpu | SAMPLER

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from nodes.maths.samplers.contract import Denoiser, NoiseSampler, State
+from nodes.maths.samplers.growing import Growth
 from nodes.maths.samplers.terms import ancestral, flow_ancestral, scalars, to_d
 
 
@@ -55,10 +56,22 @@ def ddpm(state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise
 
 
 def lcm(
-    state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise: NoiseSampler, *, flow: bool = False
+    state: State,
+    denoise: Denoiser,
+    sigma: float,
+    sigma_next: float,
+    noise: NoiseSampler,
+    *,
+    flow: bool = False,
+    **growth: float,
 ) -> State:
-    """Denoise all the way and noise back to the next sigma: consistency sampling, Song et al. (2023)."""
+    """Denoise all the way and noise back to the next sigma: consistency sampling, Song et al. (2023).
+
+    With settings of `Growth` the latent grows in between; noise is then asked for in the size that it has afterwards.
+    """
     x = denoised = denoise(state.x, sigma)
+    if growth:
+        x = Growth(**growth).grown(x, state.draws + 1)
     if sigma_next > 0:
         x = noise(sigma, sigma_next) * sigma_next + (x * (1.0 - sigma_next) if flow else x)
     return replace(state, x=x, denoised=denoised)

@@ -136,9 +136,17 @@ SAMPLERS: dict[str, SamplerSpec] = {
 """In the order of the reference's list. Noise is drawn on the processor for all of them, so `_gpu` changes nothing."""
 
 
-def settings_for(sampler_name: str, sampling: ModelSampling, sigmas: Sequence[float]) -> tuple[tuple[str, float], ...]:
-    """What a sampler must be told beforehand of the model and the whole schedule; nothing for most."""
+def settings_for(
+    sampler_name: str, sampling: ModelSampling, sigmas: Sequence[float], grows: bool = False
+) -> tuple[tuple[str, float], ...]:
+    """What a sampler must be told beforehand of the model and the whole schedule; nothing for most.
+
+    Args:
+        grows: whether the latent does, which goes by the number of steps.
+    """
     spec, told = spec_of(sampler_name), dict[str, float]()
+    if grows:
+        told["steps"] = len(sigmas) - 1
     if spec.settle and len(sigmas) > 1:
         told |= spec.settle(sampling, sigmas)
     if sampling.flow and spec.on_flow != "alike":
