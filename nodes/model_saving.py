@@ -34,7 +34,9 @@ def save_model(
     """Save a diffusion model to the output folder, for UNETLoader."""
     from nodes.model_files import model_tensors
 
-    return SavedModels((_write(lambda: model_tensors(model), filename_prefix, folders, documents, _told(model)),))
+    return SavedModels(
+        (write_tensors(lambda: model_tensors(model), filename_prefix, folders, documents, _told(model)),)
+    )
 
 
 @node("CheckpointSave", category="advanced/model_merging", title="Save Checkpoint", lane="io")
@@ -51,7 +53,7 @@ def save_checkpoint(
 
     says = _told(model)
     return SavedModels(
-        (_write(lambda: checkpoint_tensors(model, clip, vae), filename_prefix, folders, documents, says),)
+        (write_tensors(lambda: checkpoint_tensors(model, clip, vae), filename_prefix, folders, documents, says),)
     )
 
 
@@ -73,7 +75,7 @@ def save_clip(
     encoders = {"": clip} if clip.second is None else {"_clip_l": clip, "_clip_g": clip.second}
     return SavedModels(
         tuple(
-            _write(lambda each=each: clip_tensors(each), f"{filename_prefix}{end}", folders, documents, {})
+            write_tensors(lambda each=each: clip_tensors(each), f"{filename_prefix}{end}", folders, documents, {})
             for end, each in encoders.items()
         )
     )
@@ -89,12 +91,13 @@ def save_vae(
     """Save an autoencoder to the output folder, for VAELoader."""
     from nodes.model_files import vae_tensors
 
-    return SavedModels((_write(lambda: vae_tensors(vae), filename_prefix, folders, documents, {}),))
+    return SavedModels((write_tensors(lambda: vae_tensors(vae), filename_prefix, folders, documents, {}),))
 
 
-def _write(
+def write_tensors(
     tensors: "Callable[[], Iterator[Saved]]", prefix: str, folders: Folders, documents: Documents, says: dict[str, str]
 ) -> Path:
+    """A safetensors file in the output folder, which carries its workflow. Raises OutputError and ModelError."""
     from nodes.model_files import encode_file
 
     place = place_output(folders.output, prefix)
