@@ -73,15 +73,28 @@ class _Config(BaseModel):
 
 
 def _in_folder(folder: Path, name: str) -> ControlNet:
+    config = _config(folder)
+    design = DESIGNS.get(config.class_name)
+    if design is None:
+        reason = f"it is a {config.class_name}, not one of {', '.join(DESIGNS)}"
+        raise ModelError(folder / "config.json", reason, LAYOUT)
+    weights = part_weights(folder, UNET_STEM, name)
+    return ControlNet(weights, design, config.downscale_factor if design == "T2I-Adapter" else 8)
+
+
+def folder_design(folder: Path) -> ControlDesign | None:
+    """What of this kind a folder holds by its configuration, if anything."""
+    try:
+        return DESIGNS.get(_config(folder).class_name)
+    except ModelError:
+        return None
+
+
+def _config(folder: Path) -> _Config:
     path = folder / "config.json"
     if not path.is_file():
         raise ModelError(folder, "config.json is missing", LAYOUT)
     try:
-        config = _Config.model_validate_json(path.read_bytes())
+        return _Config.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise ModelError(path, f"this is no model's configuration ({error})", LAYOUT) from error
-    design = DESIGNS.get(config.class_name)
-    if design is None:
-        raise ModelError(path, f"it is a {config.class_name}, not one of {', '.join(DESIGNS)}", LAYOUT)
-    weights = part_weights(folder, UNET_STEM, name)
-    return ControlNet(weights, design, config.downscale_factor if design == "T2I-Adapter" else 8)

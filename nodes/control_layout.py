@@ -39,7 +39,7 @@ def _names(shapes: Shapes) -> NameTable:
     pairs["controlnet_cond_embedding.conv_out"] = f"input_hint_block.{last}"
     for at, number in enumerate(range(2, last, 2)):
         pairs[f"controlnet_cond_embedding.blocks.{at}"] = f"input_hint_block.{number}"
-    for at in range(count(shapes, "zero_convs.{}.0.weight")):
+    for at in {name.split(".")[1] for name in shapes if name.startswith("zero_convs.")}:
         pairs[f"controlnet_down_blocks.{at}"] = f"zero_convs.{at}.0"
     pairs["controlnet_mid_block"] = "middle_block_out.0"
     return NameTable(pairs)

@@ -12,8 +12,8 @@ from torch.nn import Module
 
 from graph.collector import collector_paused
 from nodes.added_inputs import Told
+from nodes.control_fit import check_config, check_features
 from nodes.control_layout import controlnet_plan
-from nodes.identification import family_of
 from nodes.materialise import DTYPES, UNET, Kind, load_network, parameter_count
 from nodes.model_folders import UNET_STEM
 from nodes.models import ModelPool
@@ -21,24 +21,13 @@ from nodes.network_patches import Downscaled, NetworkPatch
 from nodes.precision import Precision
 from nodes.t2i_adapter_layout import adapter_plan
 from nodes.values import ControlNet, Model, Weights
-from nodes.weight_places import NotThisNetwork, Place
+from nodes.weight_places import Place
 
 CONTROL_NET = Kind(UNET_STEM, controlnet_plan, lambda name: (Place(name),), merged=UNET)
 T2I_ADAPTER = Kind(UNET_STEM, adapter_plan, lambda name: (Place(name),))
 
 Hint = Float[Tensor, "batch 3 height width"]
 Features = Float[Tensor, "batch width height width"]
-
-
-class ForeignControl(ValueError):
-    """A network that steers was made for a model of another family."""
-
-    def __init__(self, model: Model, control: ControlNet, families: tuple[str, str], difference: str) -> None:
-        own, models = families
-        super().__init__(
-            f"the {control.design} {control.weights.name!r} ({own}) does not fit the model {model.weights.name!r} "
-            f"({models}): {difference}; choose one that was made for {models} models"
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,9 +96,9 @@ def residuals(
             hint = steering.hint.to(dtype=dtype)
             if steering.network.design == "T2I-Adapter":
                 found = _features(module, hint)
-                _check_features(model, unet, steering.network, found, x)
+                check_features(model, unet, steering.network, [each.shape for each in found.levels], x.shape)
             else:
-                _check_config(model, unet, steering.network, module)
+                check_config(model, unet, steering.network, cast(Any, module).config)
                 more = _told(module, told, dtype)
                 found = _controlled(
                     module, steering.network, hint, x.to(dtype=dtype), timesteps, tokens.to(dtype), more
@@ -213,62 +202,3 @@ def _scaled(found: Residuals, strength: float, pooled: bool) -> Residuals:
 
     middle = None if found.middle is None else scaled(found.middle)
     return Residuals(tuple(map(scaled, found.skips)), middle, tuple(each * strength for each in found.levels))
-
-
-_ALIKE = {
-    "block_out_channels": "the widths of its levels",
-    "layers_per_block": "the number of its layers at a level",
-    "cross_attention_dim": "the width of the text states it expects",
-    "projection_class_embeddings_input_dim": "what it is told beside the text",
-}
-"""What has to be the same in both networks, and how an error calls it."""
-
-
-def _check_config(model: Model, unet: Any, control: ControlNet, module: Module) -> None:
-    config = cast(Any, module).config
-    for name, words in _ALIKE.items():
-        if name == "cross_attention_dim" and "CrossAttnDownBlock2D" not in config.down_block_types:
-            continue
-        if name.startswith("projection") and config.addition_embed_type is None is unet.addition_embed_type:
-            continue
-        own, models = (_plain(getattr(each, name)) for each in (config, unet))
-        if own != models:
-            difference = f"{words}: {own}, and the model's {models}"
-            raise ForeignControl(model, control, (_family(config), _family(unet)), difference)
-
-
-def _check_features(model: Model, unet: Any, control: ControlNet, found: Residuals, x: Tensor) -> None:
-    """Each level of an adapter must find a level of the U-Net that is as wide, and as large."""
-    expected = _levels(unet, x.shape[-2], x.shape[-1])
-    shapes = [tuple(each.shape[1:]) for each in found.levels]
-    if shapes != expected[: len(shapes)]:
-        family = "SDXL" if control.multiple == 16 else "SD 1"
-        difference = f"it has {_sizes(shapes)}, and the model {_sizes(expected)}"
-        raise ForeignControl(model, control, (family, _family(unet)), difference)
-
-
-def _levels(unet: Any, height: int, width: int) -> list[tuple[int, int, int]]:
-    """Channels and size of what the U-Net's levels give, where diffusers adds to them; the last is the middle."""
-    widths, levels = unet.block_out_channels, list[tuple[int, int, int]]()
-    for at, kind in enumerate(unet.down_block_types):
-        halved = -(-height // 2), -(-width // 2)
-        last = at + 1 == len(widths)
-        size = halved if kind == "DownBlock2D" and not last else (height, width)
-        levels.append((widths[at], *size))
-        height, width = (height, width) if last else halved
-    return [*levels, (widths[-1], height, width)]
-
-
-def _sizes(shapes: Sequence[tuple[int, ...]]) -> str:
-    return ", ".join(" x ".join(map(str, shape)) for shape in shapes)
-
-
-def _family(config: Any) -> str:
-    try:
-        return family_of(config)
-    except NotThisNetwork:
-        return "another family"
-
-
-def _plain(value: object) -> object:
-    return list(cast("Sequence[object]", value)) if isinstance(value, list | tuple) else value

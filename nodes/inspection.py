@@ -66,10 +66,14 @@ def _sizes(entries: dict[str, TensorEntry]) -> str:
 
 
 def _folder(path: Path) -> Description:
+    from nodes.control_files import folder_design, read_control_net
     from nodes.model_folders import read_checkpoint, read_vae
 
     if (path / "model_index.json").is_file():
         model, _, _ = read_checkpoint(path, path.name)
         return Description("checkpoint (diffusers folder)", (f"predicts {model.prediction}",), True)
+    if (design := folder_design(path)) is not None:
+        read_control_net(path, path.name)
+        return Description(f"{design} (diffusers folder)", (), True)
     read_vae(path, path.name)
     return Description("VAE (diffusers folder)", (), True)

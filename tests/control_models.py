@@ -85,10 +85,10 @@ def _adapter_name(name: str, light: bool) -> str:
 
 ADAPTERS: dict[str, tuple[layouts.Shapes, list[int]]] = {
     "full_adapter": (layouts.full_adapter((32, 64), channels=1), [32, 64]),
-    "light_adapter": (layouts.light_adapter((32, 64), blocks=2), [32]),
+    "light_adapter": (layouts.light_adapter((32, 64, 64), blocks=2), [32, 64]),
     "full_adapter_xl": (layouts.full_adapter((64, 64, 64, 64), factor=16), [64, 64, 64, 64]),
 }
-"""Of each kind: the original layout, and the widths that diffusers is told of. The light one's U-Net has two widths."""
+"""Of each kind: the original layout, and the widths that diffusers is told of; a light one's last two are one."""
 
 
 def write(path: Path, weights: Mapping[str, Tensor], prefix: str = "", **extra: Tensor) -> Path:

@@ -39,6 +39,9 @@ _L, _G = layouts.EMBEDDERS
 
 SMALL: dict[str, Small] = {
     "SD 1": Small(_SD1, {layouts.HF: _OPENAI}, "StableDiffusionPipeline"),
+    "SD 1 of three levels": Small(
+        replace(_SD1, multipliers=(1, 2, 2), depths=(1, 1, 0)), {layouts.HF: _OPENAI}, "StableDiffusionPipeline"
+    ),
     "SD 2": Small(_SD2, {layouts.OPEN: _OPEN}, "StableDiffusionPipeline", prediction="v_prediction"),
     "SD 2 512": Small(_SD2, {layouts.OPEN: _OPEN}, "StableDiffusionPipeline"),
     "SDXL": Small(_SDXL, {_L: _OPENAI, _G: _OPEN}, "StableDiffusionXLPipeline", 0.13025),

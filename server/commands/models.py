@@ -16,6 +16,7 @@ def models(context: click.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from nodes.checkpoints import CHECKPOINTS, VAES
+    from nodes.control_files import CONTROL_NETS
     from nodes.embeddings import EMBEDDINGS
     from nodes.loras import LORAS
     from nodes.vision.models import VISION_MODELS
@@ -23,7 +24,7 @@ def models(context: click.Context) -> None:
     settings: Settings = context.obj
     folders = settings.folders()
     sources = {"checkpoints": CHECKPOINTS, "vae": VAES, "loras": LORAS, "embeddings": EMBEDDINGS}
-    for kind, source in {**sources, "vision": VISION_MODELS}.items():
+    for kind, source in {**sources, "controlnet": CONTROL_NETS, "vision": VISION_MODELS}.items():
         click.secho(f"{kind}  ({folders.models(kind)})", bold=True)
         for name in source.names(folders) or ["(none)"]:
             click.echo(f"  {name}")
