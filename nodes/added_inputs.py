@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nodes.maths.regions import resized
 from nodes.maths.resize import common_upscale, fit_batch
+from nodes.network_patches import PictureAttention
 from nodes.values import Model, Prompt, Shown, Sizes
 
 FACTOR = 8
@@ -29,12 +30,14 @@ class MissingInput(ValueError):
 class Told(NamedTuple):
     """The pooled state of the text, and the numbers that a network of the SDXL family is told with it.
 
-    Or the label that an unCLIP network is told instead.
+    Or the label that an unCLIP network is told instead. And, for networks that look at pictures, who is on the
+    negative side.
     """
 
     pooled: Float[Tensor, "batch width"] | None = None
     sizes: Float[Tensor, "batch numbers"] | None = None
     label: Float[Tensor, "batch numbers"] | None = None
+    negative: Bool[Tensor, " batch"] | None = None
 
     @staticmethod
     def joined(parts: "Sequence[Told]") -> "Told":
@@ -51,6 +54,13 @@ def told(model: Model, prompt: Prompt, shape: Sequence[int], batch: int, *, nega
 
     Raises MissingInput when the prompt has no pooled state.
     """
+    found = _told(model, prompt, shape, batch, negative)
+    if any(isinstance(patch, PictureAttention) for patch in model.network_patches):
+        return (found or Told())._replace(negative=torch.full((batch,), negative))
+    return found
+
+
+def _told(model: Model, prompt: Prompt, shape: Sequence[int], batch: int, negative: bool) -> Told | None:
     if model.variant == "unCLIP":
         return None if prompt.label is None else Told(label=prompt.label.expand(batch, -1))
     if model.told == "nothing":

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from nodes import control_layout
 from nodes.control_layout import DIFFERENCE_MARK, UNION_MARK, controlnet_plan
+from nodes.ip_adapter_layout import ATTENTION, FACE_ID, PICTURES, design_of, is_for_faces, key_shapes
 from nodes.picture_encoder_layout import TRANSFORMERS_MARK, picture_encoder_name, picture_encoder_part
 from nodes.safetensors_header import TensorEntry
 from nodes.t2i_adapter_layout import adapter_plan
@@ -16,8 +17,9 @@ from nodes.values import Variant
 from nodes.weight_places import NotThisNetwork, Shapes, shapes_below
 
 Kind = Literal[
-    "checkpoint", "U-Net", "VAE", "text encoder", "LoRA", "ControlNet", "T2I-Adapter", "embedding", "CLIP vision"
-]
+    "checkpoint", "U-Net", "VAE", "text encoder", "LoRA", "ControlNet", "T2I-Adapter", "embedding", "CLIP vision",
+    "IP-Adapter",
+]  # fmt: skip
 Family = Literal["SD 1", "SD 2", "SDXL", "SDXL refiner"]
 
 VARIANTS: Mapping[int, Variant] = {4: "plain", 9: "inpainting", 8: "pix2pix"}
@@ -94,11 +96,11 @@ class Unrecognised:
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __str__(self) -> str:
-        return "; ".join(f"not {_article(kind)} {kind}: {reason}" for kind, reason in self.reasons.items())
+        return "; ".join(f"not {with_article(kind)}: {reason}" for kind, reason in self.reasons.items())
 
 
-def _article(kind: str) -> str:
-    return "an" if kind[0] in "aeio" else "a"
+def with_article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeioI' else 'a'} {kind}"
 
 
 def identify(entries: Mapping[str, TensorEntry]) -> Identified | Unrecognised:
@@ -106,6 +108,7 @@ def identify(entries: Mapping[str, TensorEntry]) -> Identified | Unrecognised:
     if not entries:
         return Unrecognised({"model": "the file holds no tensors"})
     kinds: Iterable[tuple[str, Callable[[Mapping[str, TensorEntry]], Identified]]] = (
+        ("IP-Adapter", _ip_adapter),
         ("LoRA", _lora),
         ("ControlNet", _controlnet),
         ("T2I-Adapter", _t2i_adapter),
@@ -212,6 +215,15 @@ def _text_encoder(entries: Mapping[str, TensorEntry]) -> Identified:
 def text_family(width: int) -> Family:
     """The family whose text encoder is this wide, if it is alone."""
     return "SD 2" if width == OPEN_WIDTH else "SDXL refiner" if width > OPEN_WIDTH else "SD 1"
+
+
+def _ip_adapter(entries: Mapping[str, TensorEntry]) -> Identified:
+    if is_for_faces(entries):
+        return Identified("IP-Adapter", FACE_ID)
+    design = design_of(shapes_below(entries, PICTURES))
+    widths = {shape[1] for shape in key_shapes(shapes_below(entries, ATTENTION))}
+    family = _TEXT_WIDTHS.get(widths.pop()) if len(widths) == 1 else None
+    return Identified("IP-Adapter", design, family)
 
 
 def _lora(entries: Mapping[str, TensorEntry]) -> Identified:

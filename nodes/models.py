@@ -156,6 +156,7 @@ class ModelPool(Service):
         import torch
 
         from nodes.materialise import DTYPES
+        from nodes.picture_attention import on_sides
 
         module, precision, device = self.unet(model), self.unet_precision(model), self.device
         if model.network_patches:
@@ -176,7 +177,7 @@ class ModelPool(Service):
         ) -> "Tensor":
             if context.shape[-1] != width:
                 raise WrongPrompt(width, context.shape[-1])
-            with torch.inference_mode():
+            with torch.inference_mode(), on_sides(told and told.negative):
                 latent = x.to(device=device, dtype=dtype, memory_format=layout)
                 text = context.to(device=device, dtype=dtype)
                 more = {} if told is None else _inputs(told, device, dtype)

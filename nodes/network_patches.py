@@ -3,8 +3,14 @@
 `nodes/patched_network.py` puts them into a network. Imports no torch.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from nodes.picture_prompts import PictureTokens
+    from nodes.values import Weights
 
 Resize = Literal["bicubic", "nearest-exact", "bilinear", "area", "bislerp"]
 
@@ -69,6 +75,25 @@ class Downscaled(NetworkPatch):
     after_skip: bool
     down: Resize
     up: Resize
+
+    @property
+    def start(self) -> float:
+        return self.first
+
+    @property
+    def end(self) -> float:
+        return self.last
+
+
+@dataclass(frozen=True)
+class PictureAttention(NetworkPatch):
+    """Cross-attention looks at pictures beside the text, through the keys and values of an IP-Adapter."""
+
+    adapter: Weights
+    pictures: PictureTokens
+    weight: float
+    first: float
+    last: float
 
     @property
     def start(self) -> float:

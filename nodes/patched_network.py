@@ -16,8 +16,9 @@ from nodes.hypernetwork_layers import apply_hypernetwork
 from nodes.hypernetworks import Hypernetwork
 from nodes.maths.hidden_features import free_u
 from nodes.maths.resize import RESIZERS, Method
-from nodes.network_patches import Compiled, Downscaled, FreeU, NetworkPatch
+from nodes.network_patches import Compiled, Downscaled, FreeU, NetworkPatch, PictureAttention
 from nodes.patched_attention import patch_attention
+from nodes.picture_attention import attend_to_pictures
 
 UP_BLOCKS = "UpBlock2D", "CrossAttnUpBlock2D"
 ALWAYS = 62
@@ -49,6 +50,7 @@ def _made(network: Module, patches: Sequence[NetworkPatch]) -> Module:
     parts = cast(Any, view)
     between: list[Between] = []
     attention: list[NetworkPatch] = []
+    pictures: list[PictureAttention] = []
     backend = ""
     for patch in patches:
         match patch:
@@ -60,6 +62,8 @@ def _made(network: Module, patches: Sequence[NetworkPatch]) -> Module:
                 parts.num_upsamplers = ALWAYS
             case Hypernetwork():
                 apply_hypernetwork(view, patch)
+            case PictureAttention():
+                pictures.append(patch)
             case Compiled():
                 backend = patch.backend
             case _:
@@ -74,6 +78,8 @@ def _made(network: Module, patches: Sequence[NetworkPatch]) -> Module:
             parts.up_blocks[at] = _UpBlock(block, between)
     if attention:
         patch_attention(view, attention)
+    if pictures:
+        attend_to_pictures(view, pictures)
     return CompiledNetwork(view, backend) if backend else view
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graph.values import Value
@@ -11,6 +11,8 @@ from nodes.values import Weights
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
+
+    from nodes.ip_adapter_layout import Design
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +41,23 @@ class PicturePrompt:
     image_embeds: Float[Tensor, "batch width"]
     strength: float
     noise_augmentation: float
+
+
+@dataclass(frozen=True, slots=True)
+class IpAdapter(Value, kind="IPADAPTER"):
+    """A reference to an IP-Adapter, which makes prompts of pictures for models of one family."""
+
+    weights: Weights
+    design: Design
+
+
+@dataclass(frozen=True, slots=True)
+class PictureTokens:
+    """Pictures as tokens for cross-attention, and what stands in their place on the negative side.
+
+    Only the digest of them tells them from others.
+    """
+
+    digest: str
+    tokens: Float[Tensor, "1 tokens width"] = field(compare=False)
+    negative: Float[Tensor, "1 tokens width"] = field(compare=False)

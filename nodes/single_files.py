@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from graph.folders import Folders
 from graph.identity import content_identity, digest, encode
-from nodes.identification import Family, Identified, Unrecognised, identify
+from nodes.identification import Family, Identified, Unrecognised, identify, with_article
 from nodes.model_errors import ModelError
 from nodes.safetensors_header import Header, TensorEntry
 from nodes.weight_files import read_whole_header
@@ -92,7 +92,8 @@ def identified(path: Path, *kinds: str) -> tuple[Header, Identified]:
     if isinstance(found, Unrecognised):
         raise ModelError(path, f"it is not recognised: {found}", f"See `latentloom models inspect {path}`.")
     if found.kind not in kinds:
-        raise ModelError(path, f"it is a {found}, not a {' or a '.join(kinds)}", "Move it to the folder of its kind.")
+        wanted = " or ".join(with_article(kind) for kind in kinds)
+        raise ModelError(path, f"it is a {found}, not {wanted}", "Move it to the folder of its kind.")
     return header, found
 
 

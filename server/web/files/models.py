@@ -32,6 +32,7 @@ KINDS = (
     "vae_approx",
     "controlnet",
     "gligen",
+    "ipadapter",
     "upscale_models",
     "hypernetworks",
     "photomaker",
