@@ -11,12 +11,12 @@ from graph.identity import content_identity, digest, encode
 from nodes.identification import Family, Identified, Unrecognised, identify, with_article
 from nodes.model_errors import ModelError
 from nodes.safetensors_header import Header, TensorEntry
-from nodes.weight_files import read_whole_header
 from nodes.text_layout import text_plan
 from nodes.tokenizer_files import find_tokenizer
 from nodes.unet_layout import unet_plan
 from nodes.vae_layout import vae_plan
 from nodes.values import Clip, Model, Told, Vae, Weights
+from nodes.weight_files import read_whole_header
 from nodes.weight_places import NetworkPlan, NotThisNetwork, shapes_below
 
 log = logging.getLogger("latentloom.models")
