@@ -43,6 +43,19 @@ Many = Annotated[list[T], _MANY]
 """A list of values: `-> Many[Image]` gives each to what follows, one call for each; `images: Many[Image]` takes all."""
 
 MISSING: Any = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Inputs that are no identifiers: `**ratios: Annotated[float, Named(("time_embed.", "out."), 1.0)]` has these two.
+
+    All have one type and one default.
+    """
+
+    names: tuple[str, ...]
+    default: object = MISSING
+
+
 Loop = Literal["start", "each", "while"]
 
 
@@ -146,6 +159,7 @@ class Node(Generic[P, R]):
         hints = self._hints(function)
         self.inputs: Mapping[str, Input] = {}
         self.services: Mapping[str, type[Service]] = {}
+        self.variadic: str | None = None
         for parameter in self.signature.parameters.values():
             self._add_parameter(parameter, hints)
         # The content of a file whose name arrives by a link is not known before the run: such a step has no key.
@@ -179,6 +193,9 @@ class Node(Generic[P, R]):
         if recording is None:
             return self.function(*args, **kwargs)
         arguments = self.signature.bind_partial(*args, **kwargs).arguments
+        if self.variadic is not None:
+            named = arguments.pop(self.variadic, {})
+            arguments |= named
         for name, declared in self.inputs.items():
             if declared.required and name not in arguments:
                 raise TypeError(f"{self.name} needs an input {name!r}")
@@ -201,11 +218,19 @@ class Node(Generic[P, R]):
 
     def _add_parameter(self, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> None:
         name = parameter.name
+        named = _named_inputs(hints.get(name)) if parameter.kind is parameter.VAR_KEYWORD else None
+        if named is not None:
+            self.variadic = name
+            for each in named.names:
+                self._add_input(each, hints[name], named.default)
+            return
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise DeclarationError(self.function, f"parameter {name!r} must be an ordinary or keyword-only parameter")
         if name not in hints:
             raise DeclarationError(self.function, f"parameter {name!r} has no annotation")
-        annotation = hints[name]
+        self._add_input(name, hints[name], parameter.default)
+
+    def _add_input(self, name: str, annotation: Any, default: Any) -> None:
         bare, marks = _bare(annotation)
         service = service_type(bare)
         if service is not None:
@@ -219,7 +244,6 @@ class Node(Generic[P, R]):
         literal = self._literal(f"parameter {name!r}", annotation) if value is None else None
         if literal is not None and many:
             literal = listed_type(literal)
-        default = parameter.default
         if literal is not None and default is not MISSING:
             try:
                 default = literal.checked_default(default)
@@ -361,6 +385,12 @@ def _bare(annotation: Any) -> tuple[Any, tuple[object, ...]]:
             annotation = parts[0]
         else:
             return annotation, marks
+
+
+def _named_inputs(annotation: Any) -> Named | None:
+    """What stands in the annotation of a function's `**`, if it is a node's."""
+    metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((item for item in metadata if isinstance(item, Named)), None)
 
 
 def _holds_values(annotation: Any) -> bool:

@@ -27,6 +27,7 @@ from graph.workflow import Workflow, read
 from nodes import (
     animations,
     batches,
+    block_merging,
     checkpoints,
     clip_vision,
     computation,
@@ -83,6 +84,7 @@ def built_in() -> Catalogue:
     return Catalogue.gather(
         animations,
         batches,
+        block_merging,
         checkpoints,
         computation,
         clip_vision,

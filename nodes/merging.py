@@ -36,31 +36,31 @@ class UnlikeNetworks(ValueError):
 @node("ModelMergeSimple", category="advanced/model_merging")
 def merge_models(model1: Model, model2: Model, ratio: Ratio = 1.0) -> Model:
     """A mixture of two models: model1·ratio + model2·(1 − ratio)."""
-    return _merged(model1, model2, _mixture(("", ratio)))
+    return merged(model1, model2, mixture(("", ratio)))
 
 
 @node("ModelMergeBlocks", category="advanced/model_merging")
 def merge_blocks(model1: Model, model2: Model, input: Ratio = 1.0, middle: Ratio = 1.0, out: Ratio = 1.0) -> Model:
     """A mixture of two models with a ratio for each half and the middle; what comes before goes by `input`."""
-    return _merged(model1, model2, _mixture(("input", input), ("middle", middle), ("out", out)))
+    return merged(model1, model2, mixture(("input", input), ("middle", middle), ("out", out)))
 
 
 @node("ModelMergeSubtract", category="advanced/model_merging")
 def subtract_models(model1: Model, model2: Model, multiplier: Multiplier = 1.0) -> Model:
     """What model1 has learned beyond model2, to be added to another: (model1 − model2)·multiplier."""
-    return _merged(model1, model2, [("", multiplier, -multiplier)])
+    return merged(model1, model2, [("", multiplier, -multiplier)])
 
 
 @node("ModelMergeAdd", category="advanced/model_merging")
 def add_models(model1: Model, model2: Model) -> Model:
     """The sum of two models, one of which is a difference."""
-    return _merged(model1, model2, [("", 1.0, 1.0)])
+    return merged(model1, model2, [("", 1.0, 1.0)])
 
 
 @node("CLIPMergeSimple", category="advanced/model_merging")
 def merge_clips(clip1: Clip, clip2: Clip, ratio: Ratio = 1.0) -> Clip:
     """A mixture of two text encoders: clip1·ratio + clip2·(1 − ratio)."""
-    return _merged_clip(clip1, clip2, _mixture(("", ratio)))
+    return _merged_clip(clip1, clip2, mixture(("", ratio)))
 
 
 @node("CLIPMergeSubtract", category="advanced/model_merging")
@@ -75,11 +75,12 @@ def add_clips(clip1: Clip, clip2: Clip) -> Clip:
     return _merged_clip(clip1, clip2, [("", 1.0, 1.0)])
 
 
-def _mixture(*ratios: tuple[str, float]) -> Shares:
+def mixture(*ratios: tuple[str, float]) -> Shares:
+    """Shares that add up to one, by the ratio of the first."""
     return [(start, ratio, 1 - ratio) for start, ratio in ratios]
 
 
-def _merged(model1: Model, model2: Model, shares: Shares) -> Model:
+def merged(model1: Model, model2: Model, shares: Shares) -> Model:
     """The first model with the second mixed in. Raises UnlikeNetworks."""
     weights = (model1.weights, model2.weights)
     families = [unet_family(canonical_shapes(each, "U-Net")) or "unknown family" for each in weights]

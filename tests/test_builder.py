@@ -9,7 +9,7 @@ from graph.builder import WorkflowBuilder
 from graph.catalogue import Catalogue
 from graph.execute import run
 from graph.keys import Key, key_of
-from graph.node import node
+from graph.node import Named, node
 from graph.resolve import resolve
 from graph.store import MemoryStore
 from graph.values import INJECTED, Service
@@ -166,3 +166,18 @@ def test_a_document_is_a_copy():
     workflow = built()
     workflow.document()["1"]["inputs"]["colour"] = "changed"
     assert workflow.document()["1"]["inputs"]["colour"] == "bløu"
+
+
+def test_inputs_that_are_no_identifiers_are_recorded_and_given_by_their_names():
+    @node("Mix")
+    def mix(yarn: Yarn, **shares: Annotated[float, Named(("in.0.", "out."), 0.5)]) -> Yarn:
+        return Yarn(",".join(f"{name}={share}" for name, share in shares.items()))
+
+    with WorkflowBuilder() as workflow:
+        mix(spin(), **{"out.": 0.25})
+    (used,) = (each for each in workflow.document().values() if each["class_type"] == "Mix")
+    assert (used["inputs"]["in.0."], used["inputs"]["out."]) == (0.5, 0.25)
+    graph = resolve(workflow.workflow(), Catalogue((spin, mix)), NOWHERE)
+    (step,) = (each for each in graph.steps if each.node is mix)
+    found = run(graph, MemoryStore(1 << 20), folders=NOWHERE).outputs[step.id][0]
+    assert found == Yarn("in.0.=0.5,out.=0.25")

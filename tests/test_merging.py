@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from graph.folders import Folders
-from nodes import merging
+from nodes import block_merging, merging
 from nodes.checkpoints import load_checkpoint
 from nodes.loras import load_lora_for_model
 from nodes.models import ModelPool
@@ -125,3 +125,26 @@ def test_other_families_are_refused_with_both_names(folders: Folders):
         merging.merge_models(model1, model2, 0.5)
     with pytest.raises(merging.UnlikeNetworks, match=r"\(64 wide\) and .* \(64 wide and 64 wide\)"):
         merging.merge_clips(clip1, Clip(clip1.weights, clip1.tokenizer, second=clip1), 0.5)
+
+
+def test_every_block_has_a_ratio_of_its_own_by_the_longest_start_of_its_name(folders: Folders):
+    model1, model2, *_ = both(folders)
+    one, two = unet(model1), unet(model2)
+    table = unet_names(structure_of_diffusers({name: tuple(tensor.shape) for name, tensor in one.items()}))
+    names = block_merging.SD_BLOCKS.names
+    ratios = {name: (at + 1) / 40 for at, name in enumerate(names)}
+    expected = {name: next(r for start, r in ratios.items() if table.original(name).startswith(start)) for name in one}
+    assert len(set(expected.values())) > 8
+    merged = block_merging.merge_sd1(model1, model2, **ratios)
+    near(unet(merged), {name: ratio * one[name] + (1 - ratio) * two[name] for name, ratio in expected.items()})
+    only = block_merging.merge_sd2(model1, model2, **{"middle_block.1.": 0.0})
+    for name, tensor in unet(only).items():
+        other = table.original(name).startswith("middle_block.1.")
+        torch.testing.assert_close(tensor, two[name] if other else one[name], msg=name)
+    assert block_merging.merge_sdxl(model1, model2) == model1
+
+
+def test_inputs_of_blocks_are_those_of_the_reference():
+    first, xl = block_merging.merge_sd1.inputs, block_merging.merge_sdxl.inputs
+    assert len(first) == 2 + 2 + 12 + 3 + 12 + 1 and {"time_embed.", "input_blocks.11.", "out."} <= first.keys()
+    assert len(xl) == 2 + 2 + 9 + 3 + 9 + 1 and {"label_emb.", "input_blocks.8", "middle_block.2"} <= xl.keys()

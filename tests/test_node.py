@@ -10,7 +10,7 @@ from pydantic import Field
 from graph.cancellation import Progress
 from graph.catalogue import AnyNode
 from graph.folders import Folders
-from graph.node import DeclarationError, Known, Node, composite, node
+from graph.node import MISSING, DeclarationError, Known, Named, Node, composite, node
 from graph.values import INJECTED, Ui, Value
 from tests.toys import Note, Pair, Wool, Yarn
 
@@ -151,7 +151,16 @@ def test_bad_parameters_are_refused_with_their_name():
 
     for function in (star, stars, first):
         assert "must be an ordinary or keyword-only parameter" in refused(function)
-    assert "parameter 'x' has no annotation" in refused(eval("lambda x: x"))
+
+
+def test_inputs_may_have_names_that_are_no_identifiers():
+    @node("Mix")
+    def mix(yarn: Yarn, **shares: Annotated[float, Field(ge=0, le=1), Named(("in.0.", "out."), 0.5)]) -> Yarn:
+        return Yarn(str(shares))
+
+    assert {name: given.default for name, given in mix.inputs.items()} == {"yarn": MISSING, "in.0.": 0.5, "out.": 0.5}
+    assert {str(given.literal.limits) for given in mix.inputs.values() if given.literal} == {"from 0 to 1"}
+    assert mix(Yarn(), **{"out.": 0.25}) == Yarn("{'out.': 0.25}")
 
 
 def test_what_is_neither_value_nor_service_nor_json_is_refused():
