@@ -174,10 +174,8 @@ def test_inputs_that_are_no_identifiers_are_recorded_and_given_by_their_names():
         return Yarn(",".join(f"{name}={share}" for name, share in shares.items()))
 
     with WorkflowBuilder() as workflow:
-        mix(spin(), **{"out.": 0.25})
+        mixed: Any = mix(spin(), **{"out.": 0.25})
     (used,) = (each for each in workflow.document().values() if each["class_type"] == "Mix")
     assert (used["inputs"]["in.0."], used["inputs"]["out."]) == (0.5, 0.25)
-    graph = resolve(workflow.workflow(), Catalogue((spin, mix)), NOWHERE)
-    (step,) = (each for each in graph.steps if each.node is mix)
-    found = run(graph, MemoryStore(1 << 20), folders=NOWHERE).outputs[step.id][0]
-    assert found == Yarn("in.0.=0.5,out.=0.25")
+    graph = resolve(workflow.workflow(), Catalogue((spin, mix)), NOWHERE, [mixed.step])
+    assert run(graph, MemoryStore(1 << 20), folders=NOWHERE).outputs[mixed.step] == (Yarn("in.0.=0.5,out.=0.25"),)

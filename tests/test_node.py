@@ -159,7 +159,7 @@ def test_inputs_may_have_names_that_are_no_identifiers():
         return Yarn(str(shares))
 
     assert {name: given.default for name, given in mix.inputs.items()} == {"yarn": MISSING, "in.0.": 0.5, "out.": 0.5}
-    assert {str(given.literal.limits) for given in mix.inputs.values() if given.literal} == {"from 0 to 1"}
+    assert {str(given.literal.limits) for given in mix.inputs.values() if given.literal} == {"at least 0 and at most 1"}
     assert mix(Yarn(), **{"out.": 0.25}) == Yarn("{'out.': 0.25}")
 
 
