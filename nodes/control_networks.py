@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,10 @@ from nodes.weight_places import Place
 
 CONTROL_NET = Kind(UNET_STEM, controlnet_plan, lambda name: (Place(name),), merged=UNET)
 T2I_ADAPTER = Kind(UNET_STEM, adapter_plan, lambda name: (Place(name),))
+
+KEPT = 4
+"""So many answers of a network about pictures are kept."""
+_ANSWERS = WeakKeyDictionary[Module, list[tuple[Tensor, Any]]]()
 
 Hint = Float[Tensor, "batch 3 height width"]
 Features = Float[Tensor, "batch width height width"]
@@ -93,16 +98,16 @@ def residuals(
         for steering in steerings:
             module, precision = _network(pool, steering.network)
             dtype = DTYPES[precision.dtype]
-            hint = steering.hint.to(dtype=dtype)
+            layout = torch.channels_last if precision.channels_last else torch.contiguous_format
+            hint = steering.hint.to(dtype=dtype, memory_format=layout)
             if steering.network.design == "T2I-Adapter":
                 found = _features(module, hint)
                 check_features(model, unet, steering.network, [each.shape for each in found.levels], x.shape)
             else:
                 check_config(model, unet, steering.network, cast(Any, module).config)
                 more = _told(module, told, dtype)
-                found = _controlled(
-                    module, steering.network, hint, x.to(dtype=dtype), timesteps, tokens.to(dtype), more
-                )
+                latent = x.to(dtype=dtype, memory_format=layout)
+                found = _controlled(module, steering.network, hint, latent, timesteps, tokens.to(dtype), more)
             total = total.plus(_scaled(found, steering.strength, steering.network.pooled))
     return total
 
@@ -147,15 +152,17 @@ def _controlled(
     tokens: Tensor,
     more: Mapping[str, Any],
 ) -> Residuals:
-    parts = cast(Any, module)
+    config, first = cast(Any, module).config, cast(Any, module).conv_in
+    embedded = _seen(module, cast(Any, module).controlnet_cond_embedding, hint)
+    asked = _view(module, controlnet_cond_embedding=_Answer(embedded))
     if control.design == "ControlNet":
-        skips, middle = parts(x, timesteps, tokens, hint, return_dict=False, **more)
+        skips, middle = asked(x, timesteps, tokens, hint, return_dict=False, **more)
         return Residuals(tuple(skips), middle)
-    kinds: int = parts.config.num_control_type
+    kinds: int = config.num_control_type
     chosen = torch.zeros(len(x), kinds, device=x.device)
     if control.type is None:
         # As if it were no union: the picture is taken in as it is, whatever it shows.
-        parts, hints, indices = _taking(module, parts.controlnet_cond_embedding(hint)), [], []
+        asked, hints, indices = _view(module, conv_in=_Added(first, embedded)), [], []
     elif control.type >= kinds:
         raise ValueError(
             f"the ControlNet {control.weights.name!r} knows {kinds} kinds of pictures, and not the one that "
@@ -165,35 +172,59 @@ def _controlled(
         chosen[:, control.type] = 1.0
         hints, indices = [hint], [control.type]
     scales = [1.0]
-    skips, middle = parts(
+    skips, middle = asked(
         x, timesteps, tokens, hints, chosen, indices, scales, from_multi=True, return_dict=False, **more
     )
     return Residuals(tuple(skips), middle)
 
 
-def _taking(module: Module, embedded: Tensor) -> Module:
-    """The network with a picture added behind its first convolution; it shares all weights."""
-    view = module.__new__(type(module))
-    modules = {**vars(module)["_modules"]}
-    modules["conv_in"] = _Added(modules["conv_in"], embedded)
-    view.__dict__ = {**vars(module), "_modules": modules}
-    return view
-
-
-class _Added(Module):
-    def __init__(self, first: Module, embedded: Tensor) -> None:
-        super().__init__()
-        self.first = first
-        self.embedded = embedded
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.first(x) + self.embedded
-
-
 def _features(module: Module, hint: Hint) -> Residuals:
     parts = cast(Any, module)
     picture = hint.mean(1, keepdim=True) if parts.config.in_channels == 1 else hint
-    return Residuals(levels=tuple(parts(picture)))
+    return Residuals(levels=tuple(_seen(module, module, picture)))
+
+
+def _seen(network: Module, part: Module, picture: Tensor) -> Any:
+    """What a part of a network makes of a picture; steps ask it the same, so the last few answers are kept."""
+    if not picture.is_cpu:  # where it is quick, and comparing would make each step wait for the device
+        return part(picture)
+    answers = _ANSWERS.setdefault(network, [])
+    for known, answer in answers:
+        if torch.equal(known, picture):
+            return answer
+    answers.append((picture, part(picture)))
+    del answers[:-KEPT]
+    return answers[-1][1]
+
+
+def _view(module: Module, **others: Module) -> Module:
+    """The network with other modules in the places of some; it shares all weights."""
+    view = module.__new__(type(module))
+    view.__dict__ = {**vars(module), "_modules": {**vars(module)["_modules"], **others}}
+    return view
+
+
+class _Answer(Module):
+    """Gives what is known already."""
+
+    def __init__(self, answer: Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.answer
+
+
+class _Added(Module):
+    """A first convolution, and what is added behind it."""
+
+    def __init__(self, first: Module, added: Tensor) -> None:
+        super().__init__()
+        self.first = first
+        self.added = added
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.added
 
 
 def _scaled(found: Residuals, strength: float, pooled: bool) -> Residuals:

@@ -1,6 +1,5 @@
 """ControlNets and T2I-Adapters: load one, and have it steer prompts by a picture."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, NamedTuple, get_args
 
@@ -8,10 +7,10 @@ from pydantic import Field
 
 from graph.folders import Folders
 from graph.literals import Widget
-from graph.node import node
+from graph.node import composite, node
 from graph.values import INJECTED
 from nodes.control_files import CONTROL_NETS, read_control_net
-from nodes.values import Conditioning, Control, ControlNet, Image, Model, Prompt, Vae
+from nodes.values import Conditioning, Control, ControlNet, Image, Model, Vae
 
 ControlNetName = Annotated[str, CONTROL_NETS]
 Strength = Annotated[
@@ -62,17 +61,40 @@ def set_union_type(
     return replace(control_net, type=number if number >= 0 else None)
 
 
-@node("ControlNetApply", category="conditioning/controlnet", title="Apply ControlNet (OLD)")
+@node("SteerPrompt", category="conditioning/controlnet")
+def steer(
+    conditioning: Conditioning,
+    control_net: ControlNet,
+    image: Image,
+    strength: Strength = 1.0,
+    start_percent: Moment = 0.0,
+    end_percent: Moment = 1.0,
+    shared: Annotated[
+        bool, Field(description="Steer the negative prompt with it, if nothing else steers that one.")
+    ] = False,
+) -> Conditioning:
+    """Have a picture steer a prompt, beside those that do already (Zhang et al. 2023)."""
+    control = Control(control_net, image.rgb, strength, start_percent, end_percent)
+    prompts = conditioning.prompts
+    return Conditioning(
+        tuple(replace(each, controls=(*each.controls, control), shares_controls=shared) for each in prompts)
+    )
+
+
+# The two below are made of it, so that a prompt's identity has nothing of the other one, nor of what does not count.
+
+
+@composite("ControlNetApply", category="conditioning/controlnet", title="Apply ControlNet (OLD)")
 def apply_control_net(
     conditioning: Conditioning, control_net: ControlNet, image: Image, strength: Strength = 1.0
 ) -> Conditioning:
     """Have a picture steer a prompt, and the negative prompt with it, all the time."""
     if not strength:
         return conditioning
-    return _with(conditioning.prompts, Control(control_net, image.rgb, strength), shared=True)
+    return steer(conditioning, control_net, image, strength, shared=True)
 
 
-@node("ControlNetApplyAdvanced", category="conditioning/controlnet", title="Apply ControlNet")
+@composite("ControlNetApplyAdvanced", category="conditioning/controlnet", title="Apply ControlNet")
 def apply_control_net_for_a_while(
     positive: Conditioning,
     negative: Conditioning,
@@ -86,12 +108,5 @@ def apply_control_net_for_a_while(
     """Have a picture steer both prompts during a part of the sampling."""
     if not strength:
         return Prompts(positive, negative)
-    control = Control(control_net, image.rgb, strength, start_percent, end_percent)
-    return Prompts(_with(positive.prompts, control), _with(negative.prompts, control))
-
-
-def _with(prompts: Sequence[Prompt], control: Control, *, shared: bool = False) -> Conditioning:
-    """The prompts with one more picture that steers them, beside those they have."""
-    return Conditioning(
-        tuple(replace(each, controls=(*each.controls, control), shares_controls=shared) for each in prompts)
-    )
+    prompts = (steer(each, control_net, image, strength, start_percent, end_percent) for each in (positive, negative))
+    return Prompts(*prompts)

@@ -74,15 +74,22 @@ def control(data: Path, family: str, seed: int = 1) -> tuple[str, Any]:
 
 
 def sampled(
-    engine: Engine, family: str, steer: Any, latent_image: Any = None, patch: Any = None, emit: Emit = ignore
+    engine: Engine,
+    family: str,
+    steer: Any,
+    latent_image: Any = None,
+    patch: Any = None,
+    emit: Emit = ignore,
+    cfg: float = CFG,
+    away: str = AWAY,
 ) -> Tensor:
     """The latents of a workflow in which `steer` changes the prompts, and may use the model."""
     with WorkflowBuilder() as workflow:
         model: Any = load_checkpoint(ckpt_name=f"{family}.safetensors")
-        prompts = (encode_text(text=TEXT, clip=model[1]), encode_text(text=AWAY, clip=model[1]))
+        prompts = (encode_text(text=TEXT, clip=model[1]), encode_text(text=away, clip=model[1]))
         positive, negative = steer(model[0], *prompts)
         latent: Any = ksampler(
-            model=patch(model[0]) if patch else model[0], seed=SEED, steps=STEPS, cfg=CFG, sampler_name="euler",
+            model=patch(model[0]) if patch else model[0], seed=SEED, steps=STEPS, cfg=cfg, sampler_name="euler",
             scheduler="normal", positive=positive, negative=negative,
             latent_image=latent_image() if latent_image else empty_latent(SIDE, SIDE),
         )  # fmt: skip

@@ -79,12 +79,6 @@ def test_two_in_a_chain_are_diffusers_sum_of_two(data: Path, engine: Engine):
     near(sampled(engine, "SD 1", chain) * 0.18215, theirs)
 
 
-def test_strength_0_is_as_without(data: Path, engine: Engine):
-    checkpoint(data, "SD 1")
-    name, _ = control(data, "SD 1")
-    assert torch.equal(sampled(engine, "SD 1", steered(name, strength=0.0)), sampled(engine, "SD 1", plainly))
-
-
 def test_the_old_node_steers_the_negative_prompt_too(data: Path, engine: Engine):
     checkpoint(data, "SD 1")
     name, _ = control(data, "SD 1")
@@ -107,20 +101,24 @@ def test_under_a_mask_the_rest_stays_and_what_is_painted_is_steered(data: Path, 
     assert not torch.equal(painted[..., :4, :4], plain[..., :4, :4])
 
 
-def test_steps_that_are_not_steered_otherwise_are_not_done_again(data: Path, engine: Engine):
+def test_a_step_is_done_again_only_if_it_is_steered_otherwise(data: Path, engine: Engine):
     checkpoint(data, "SD 1")
-    name, _ = control(data, "SD 1")
+    name, _ = control(data, "SD 1", 9)
+    ran: list[str] = []
 
-    def steps(strength: float) -> int:
-        ran: list[str] = []
+    def emit(event: Event) -> None:
+        ran.extend([event.class_name] if isinstance(event, NodeFinished) else [])
 
-        def emit(event: Event) -> None:
-            ran.extend([event.class_name] if isinstance(event, NodeFinished) else [])
-
-        sampled(engine, "SD 1", steered(name, strength=strength), emit=emit)
+    def steps(steer: Any, **changes: Any) -> int:
+        ran.clear()
+        sampled(engine, "SD 1", steer, emit=emit, **changes)
         return ran.count("SamplerStepBetween")
 
-    assert [steps(strength) for strength in (0.31, 0.31, 0.32)] == [STEPS, 0, STEPS]
+    assert [steps(steered(name, strength=strength)) for strength in (0.3, 0.3, 0.4)] == [STEPS, 0, STEPS]
+    sampled(engine, "SD 1", plainly)
+    assert steps(steered(name, strength=0.0)) == 0
+    # Without guidance nothing depends on the negative prompt, however it is steered.
+    assert [steps(steered(name), cfg=1.0, away=away) for away in ("dog", "the cat")] == [STEPS, 0]
 
 
 @quiet
