@@ -21,8 +21,8 @@ class TokenEmbedding(Embedding):
     def forward(self, input: Tensor) -> Tensor:
         learned = _LEARNED.get()
         if learned is None:
-            return super().forward(input)
-        known = super().forward(input.clamp(min=0))
+            return super().forward(input).float()  # the table may be kept in 16 bits
+        known = super().forward(input.clamp(min=0)).float()
         own = learned.to(known)[(-1 - input).clamp(min=0)]
         return torch.where((input < 0)[..., None], own, known)
 

@@ -20,6 +20,7 @@ from graph.collector import collector_paused
 from nodes.learned_words import with_room
 from nodes.model_errors import ModelError
 from nodes.model_folders import TEXT_STEM, UNET_STEM, VAE_STEM, weight_files
+from nodes.narrow_weights import compute_in_float32, is_narrow
 from nodes.open_weights import OpenWeights
 from nodes.patched_weights import Change, Other, changes
 from nodes.precision import Precision, PrecisionName
@@ -160,11 +161,11 @@ def load_network(
     sources = _match(weights.path, _tensors(weights, kind.stem), wanted, plan)
     shapes = {name: tuple(weight.shape) for name, weight in wanted.items()}
     change = _changes(weights, kind, shapes)
-    read = _read(OpenWeights(), sources, shapes, DTYPES[precision.dtype], device, change)
-    module.load_state_dict(read, assign=True)
+    form = Form(DTYPES[precision.dtype], device, precision.channels_last, precision.as_filed)
+    module.load_state_dict(_read(sources, shapes, form, change), assign=True)
     module.requires_grad_(False).eval()
-    if precision.channels_last:
-        cast(Any, module).to(memory_format=torch.channels_last)
+    if precision.as_filed:
+        compute_in_float32(module)
     return module
 
 
@@ -245,20 +246,44 @@ def weights_of(weights: Weights, kind: Kind, shapes: Shapes) -> Other:
         place = next((place for place in plan.places(name) if place.name in tensors), None)
         if place is None or not _fits(place.shape(tensors[place.name].shape), shapes[name]):
             return None
-        source = {name: (tensors[place.name], place)}
-        return _read(files, source, shapes, torch.float32, Device("cpu"), change)[name]
+        found = tensors[place.name]
+        tensor = _taken(files.tensor(found.file, found.name), place).reshape(shapes[name])
+        return change(name, tensor).to(torch.float32)
 
     return read
 
 
-def _read(
-    files: OpenWeights, sources: Mapping[str, Source], wanted: Shapes, dtype: DType, device: Device, change: Change
-) -> dict[str, Tensor]:
-    """The weights, mapped from their files; only what changes, or has another type than the network, is copied."""
+@dataclass(frozen=True)
+class Form:
+    """What weights are turned into. `as_filed`: those of 16 bits keep their type."""
+
+    dtype: DType
+    device: Device = Device("cpu")
+    channels_last: bool = False
+    as_filed: bool = False
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """In one pass: memory that is touched for the first time costs more than the numbers in it."""
+        if self.as_filed and is_narrow(tensor):
+            return tensor.to(self.device)
+        layout = torch.channels_last if self.channels_last and tensor.ndim == 4 else torch.preserve_format
+        return tensor.to(device=self.device, dtype=self.dtype, memory_format=layout)
+
+
+def _read(sources: Mapping[str, Source], wanted: Shapes, form: Form, change: Change) -> dict[str, Tensor]:
+    """The weights, mapped from their files; only what changes, or has another form in the network, is copied."""
+    passing, lasting = OpenWeights(), OpenWeights()
+
+    def filed(files: OpenWeights, target: str) -> Tensor:
+        found, place = sources[target]
+        return _taken(files.tensor(found.file, found.name), place).reshape(wanted[target])
+
     weights: dict[str, Tensor] = {}
-    for target, (found, place) in sources.items():
-        tensor = _taken(files.tensor(found.file, found.name), place).reshape(wanted[target])
-        weights[target] = change(target, tensor).to(device=device, dtype=dtype)
+    for target in wanted:
+        tensor = filed(passing, target)
+        weight = form.of(change(target, tensor))
+        # What stays mapped must not keep the mapping through which the rest was read.
+        weights[target] = filed(lasting, target) if weight is tensor else weight
     return weights
 
 

@@ -9,12 +9,17 @@ from nodes.model_errors import ModelError
 from nodes.pickles import is_pickle
 from nodes.safetensors_header import AGAIN
 
+MAPPED_BYTES = 256 * 1024**2
+"""So much is read through one mapping of a file. What was read counts as this process's memory until the mapping goes,
+and that goes with the last tensor that was taken from it."""
+
 
 class OpenWeights:
     """Files of weights, each opened when it is first read from."""
 
     def __init__(self) -> None:
         self._files: dict[Path, Any] = {}
+        self._taken: dict[Path, int] = {}
         self._pickles: dict[Path, dict[str, Tensor]] = {}
 
     def tensor(self, path: Path, name: str) -> Tensor:
@@ -26,7 +31,11 @@ class OpenWeights:
         try:
             if path not in self._files:
                 self._files[path] = cast(Any, safe_open)(path, framework="pt", device="cpu").__enter__()
-            return self._files[path].get_tensor(name)
+            tensor = cast(Tensor, self._files[path].get_tensor(name))
+            self._taken[path] = self._taken.get(path, 0) + tensor.nbytes
+            if self._taken[path] > MAPPED_BYTES:
+                del self._files[path], self._taken[path]
+            return tensor
         except (OSError, SafetensorError) as error:
             raise ModelError(path, f"the weights cannot be read ({error})", AGAIN) from error
 

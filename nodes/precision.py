@@ -24,6 +24,8 @@ class Precision:
     dtype: PrecisionName
     channels_last: bool
     reason: str
+    as_filed: bool = False
+    """Whether weights of 16 bits stay as their file has them, and are widened to float32 when they are used."""
 
     def __str__(self) -> str:
         return f"{self.dtype}{', channels-last' if self.channels_last else ''} ({self.reason})"
@@ -53,13 +55,13 @@ class PrecisionPolicy:
 
     def vae(self) -> Precision:
         if self.device == "cpu":
-            return Precision("fp32", True, "autoencoders lose detail in fewer bits")
+            return Precision("fp32", True, "autoencoders lose detail in fewer bits", as_filed=True)
         if self.choice in ("auto", "bf16") and gpu_has_bf16():
             return Precision("bf16", True, f"the device is {self.device}, and fp16 may overflow in autoencoders")
         return Precision("fp32", True, "fp16 may overflow in autoencoders")
 
     def text_encoder(self) -> Precision:
-        return Precision("fp32", False, "a prompt is encoded once, and exactly")
+        return Precision("fp32", False, "a prompt is encoded once, and exactly", as_filed=True)
 
 
 @cache

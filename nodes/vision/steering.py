@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nodes.materialise import DTYPES
 from nodes.maths.model_sampling import Latents
 from nodes.models import ModelPool
 from nodes.rules import Evaluation
@@ -66,8 +67,7 @@ def _through(rule: "SeenAs", found: Evaluation, gradient: Latents) -> Latents:
 def _score(models: ModelPool, rule: "SeenAs", latent: Latents) -> Scores:
     """Of latents at the scale of the model's network."""
     module = cast(Any, models.vae(rule.vae))
-    weight = next(iter(module.parameters()))
-    unscaled = (latent / rule.latent_scale + rule.latent_shift).to(weight.dtype)
+    unscaled = (latent / rule.latent_scale + rule.latent_shift).to(DTYPES[models.policy.vae().dtype])
     planes = (module.decode(unscaled, return_dict=False)[0].float() + 1.0) / 2.0
     if rule.label is not None:
         return seeing.logits(models, rule.vision, planes, exact=False).log_softmax(1)[:, rule.label]
