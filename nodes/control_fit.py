@@ -34,8 +34,8 @@ _ALIKE = {
 def check_config(model: Model, unet: Any, control: ControlNet, config: Any) -> None:
     """Compare the configuration of a ControlNet with that of a U-Net. Raises ForeignControl."""
     for name, words in _ALIKE.items():
-        if name == "cross_attention_dim" and "CrossAttnDownBlock2D" not in config.down_block_types:
-            continue
+        if name == "cross_attention_dim" and config.cross_attention_dim is None:
+            continue  # it looks at no text
         if name.startswith("projection") and config.addition_embed_type is None is unet.addition_embed_type:
             continue
         own, models = (_plain(getattr(each, name)) for each in (config, unet))

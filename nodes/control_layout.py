@@ -68,8 +68,7 @@ def controlnet_config(shapes: Shapes) -> dict[str, Any]:
     linear = projection is None or len(shapes[projection]) == 2
     config |= {"use_linear_projection": linear, "attention_head_dim": heads(widths, linear=linear)}
     asked = next((name for name in sorted(shapes) if name.endswith(".transformer_blocks.0.attn2.to_k.weight")), None)
-    if asked is not None:
-        config["cross_attention_dim"] = shape_of(shapes, asked, 2)[1]
+    config["cross_attention_dim"] = None if asked is None else shape_of(shapes, asked, 2)[1]
     if UNION_MARK in shapes:
         config |= _union(shapes)
     elif "mid_block.attentions.0.norm.weight" not in shapes:

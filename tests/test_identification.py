@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import Module
 
+from nodes.control_layout import controlnet_plan
 from nodes.identification import Identified, Unrecognised, identify
 from nodes.picture_encoder_layout import picture_encoder_plan
 from nodes.safetensors_header import TensorEntry, read_header
@@ -115,6 +116,35 @@ def test_picture_encoders_of_full_size_are_told_by_their_shapes(name: str, namin
     assert identified(shapes).notes == (name,)
     assert (config["num_attention_heads"], config["hidden_act"]) == (heads, activation)
     assert sum(prod(shape) for each, shape in shapes.items() if "position_ids" not in each) == expected
+
+
+DISTILLED: dict[str, tuple[tuple[str, ...], list[int], str]] = {
+    "small": (("DownBlock2D", "DownBlock2D", "DownBlock2D"), [0, 0, 0], "UNetMidBlock2DCrossAttn"),
+    "mid": (("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), [0, 0, 1], "UNetMidBlock2DCrossAttn"),
+    "bare": (("DownBlock2D", "DownBlock2D", "DownBlock2D"), [1, 1, 1], "UNetMidBlock2D"),
+}
+"""ControlNets that were distilled for SDXL: their levels, how many transformers stand there, and the middle."""
+
+
+@pytest.mark.parametrize("name", DISTILLED)
+def test_distilled_controlnets_are_told_by_their_shapes(name: str):
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+
+    levels, depths, middle = DISTILLED[name]
+    config = {
+        "down_block_types": levels, "transformer_layers_per_block": depths, "mid_block_type": middle,
+        "block_out_channels": (320, 640, 1280), "cross_attention_dim": 2048, "attention_head_dim": [5, 10, 20],
+        "use_linear_projection": True, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    }  # fmt: skip
+    with torch.device("meta"):
+        shapes = shapes_in(cast(Any, ControlNetModel)(**config))
+        found = shapes_in(cast(Any, ControlNetModel).from_config(controlnet_plan(shapes).config))
+    assert found == shapes and str(identified(shapes)) == "SDXL ControlNet (diffusers layout)"
+
+
+def shapes_in(module: Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
 
 
 def test_what_is_not_recognised_is_told_why():

@@ -15,6 +15,7 @@ from nodes.denoiser import guided_denoiser
 from nodes.engine import Engine
 from nodes.maths.guidance import keep_area
 from nodes.maths.model_sampling import DiscreteSampling
+from nodes.models import ModelPool
 from nodes.unet_patches import downscale
 from nodes.values import Area, Conditioning, Control, ControlNet, Model, Prompt
 from tests import control_scenes as scenes
@@ -78,6 +79,21 @@ def test_a_prompt_for_a_part_is_steered_by_that_part_of_the_picture(data: Path, 
     noise = theirs.noise(scaled[..., :4], timestep, TOKENS[0], tensor()[..., :32], 0.9)
     near(ours[..., :4], X[..., :4] - SIGMA * noise)
     assert not ours[..., 4:].any()
+
+
+def test_in_bf16_it_is_the_same_but_for_rounding(data: Path, engine: Engine):
+    theirs = Loaded(data)
+    model, net = references(engine, data, theirs.name)
+    prompt = Conditioning((Prompt(TOKENS[0], controls=(Control(net, drawing()),)),))
+    rounded, exact, plain = (
+        guided_denoiser(pool, model, prompts, None, 1.0, 1)(X, SIGMA)
+        for pool, prompts in (
+            (ModelPool("bf16", "cpu"), prompt),
+            (engine.models, prompt),
+            (engine.models, Conditioning((Prompt(TOKENS[0]),))),
+        )
+    )
+    assert 0 < (rounded - exact).abs().mean() < 0.1 * (plain - exact).abs().mean()
 
 
 def test_a_picture_is_cut_to_the_latents_proportions_and_resized(data: Path, engine: Engine):
