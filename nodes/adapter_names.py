@@ -39,6 +39,9 @@ ROLES: Mapping[str, str] = {
     ".alpha": "alpha",
     **{f".{name}": name for name in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")},
     **{f".lokr_{name}": f"lokr_{name}" for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
+    **{f".{name}.weight": name for name in ("a1", "a2", "b1", "b2", "bm")},
+    ".oft_blocks": "oft_blocks",
+    ".rescale": "rescale",
     ".diff": "diff",
     ".w_norm": "diff",
     ".diff_b": "bias",
@@ -46,7 +49,14 @@ ROLES: Mapping[str, str] = {
 }
 """What a tensor is, by how its name ends."""
 
-_KINDS = (("up", "down"), ("diff",), ("hada_w1", "hada_w2"), ("lokr_w1", "lokr_w2"))
+_KINDS = (
+    ("up", "down"),
+    ("diff",),
+    ("hada_w1", "hada_w2"),
+    ("lokr_w1", "lokr_w2"),
+    ("a1", "a2", "b1", "b2"),
+    ("oft_blocks",),
+)
 """What each kind of adapter needs, whole or as a product of `_a` and `_b`."""
 
 _UNET_STARTS = ("", "unet.", "base_model.model.", "diffusion_model.", "model.diffusion_model.")

@@ -6,14 +6,20 @@ from math import prod
 from nodes.weight_places import Shape
 
 
-def extent(shapes: Mapping[str, Shape]) -> tuple[int, int]:
-    """Rows of the weight that an adapter with tensors of these shapes is for, and how many numbers a row has."""
+def extent(shapes: Mapping[str, Shape]) -> tuple[int, int | None]:
+    """Rows of the weight that an adapter with tensors of these shapes is for, and how many numbers a row has.
+
+    None for one that turns rows of any length.
+    """
     if not all(shapes[role] for role in shapes if role != "alpha"):
         return 0, 0
     if "diff" in shapes:
         return shapes["diff"][0], prod(shapes["diff"][1:])
-    if "up" in shapes:
-        return shapes["up"][0], prod(shapes["down"][1:]) * prod(shapes.get("mid", ())[2:])
+    for up, down, mid in (("up", "down", "mid"), ("b1", "b2", "bm")):
+        if up in shapes:
+            return shapes[up][0], prod(shapes[down][1:]) * prod(shapes.get(mid, ())[2:])
+    if "oft_blocks" in shapes:
+        return prod(shapes["oft_blocks"][-3:-1]), None
     if "hada_w1_a" in shapes:
         return _extent_of(shapes, "hada_w1", "hada_t1")
     first, second = _extent_of(shapes, "lokr_w1", None), _extent_of(shapes, "lokr_w2", "lokr_t2")

@@ -65,7 +65,8 @@ LORA_ENDS = (
         ".lora.down.weight",
         ".lora.up.weight",
     ),
-    *(".hada_w1_a", ".lokr_w1", ".lokr_w1_a", ".dora_scale", "_lora.down.weight", "_lora.up.weight"),
+    *(".hada_w1_a", ".lokr_w1", ".lokr_w1_a", ".dora_scale", ".oft_blocks", "_lora.down.weight"),
+    *("_lora.up.weight", ".b1.weight"),
 )
 _TEXT_WIDTHS: Mapping[int, Family] = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1280: "SDXL refiner"}
 

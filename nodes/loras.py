@@ -58,7 +58,7 @@ def load_lora(
     strength_clip: Strength = 1.0,
     folders: Folders = INJECTED,
 ) -> Changed:
-    """Change a model and its text encoder by a LoRA, LoCon, LoHa, LoKr or DoRA."""
+    """Change a model and its text encoder by a LoRA, LoCon, LoHa, LoKr, GLoRA, OFT, BOFT or DoRA."""
     networks = [_of_model(model, strength_model), *_of_clip(clip, strength_clip)]
     found = _with_lora(LORAS.locate(folders, lora_name), lora_name, networks)
     return Changed(replace(model, weights=found["U-Net"]), _with_encoders(clip, found))
@@ -68,7 +68,7 @@ def load_lora(
 def load_lora_for_model(
     model: Model, lora_name: LoraName, strength_model: Strength = 1.0, folders: Folders = INJECTED
 ) -> Model:
-    """Change a model, and not its text encoder, by a LoRA, LoCon, LoHa, LoKr or DoRA."""
+    """Change a model, and not its text encoder, by a LoRA, LoCon, LoHa, LoKr, GLoRA, OFT, BOFT or DoRA."""
     found = _with_lora(LORAS.locate(folders, lora_name), lora_name, [_of_model(model, strength_model)])
     return replace(model, weights=found["U-Net"])
 
@@ -130,8 +130,9 @@ def _fit(path: Path, entries: Mapping[str, TensorEntry], targets: Sequence[Targe
                 continue
             rows, numbers = extent({role: entries[tensor].shape for role, tensor in adapter.tensors.items()})
             size = prod(wanted[1:])
-            if (rows, numbers) != (wanted[0], size):
-                reason = f"for {adapter.weight} it has a change to {rows} x {numbers} numbers, not {wanted[0]} x {size}"
+            if rows != wanted[0] or numbers not in (None, size):
+                found, needed = f"{rows} x {'any' if numbers is None else numbers}", f"{wanted[0]} x {size}"
+                reason = f"for {adapter.weight} it has a change to {found} numbers, not {needed}"
                 raise _foreign(path, entries, target, reason)
             fitting.add(target.part)
         left &= others

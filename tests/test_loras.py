@@ -1,7 +1,7 @@
 """LoRAs and their relatives: every kind against its formula, every naming, exact undoing, and the refusals."""
 
 import logging
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
@@ -348,3 +348,79 @@ def test_a_reference_with_patches_is_kept_on_disk_as_it_is(world: World):
     patched = merge_models(load_lora_for_model(model, name, 0.5, world.folders), model, 0.5)
     encoded = CODEC.encode(patched)
     assert CODEC.decode(encoded.tree, encoded.blocks) == patched
+
+
+@pytest.mark.parametrize("name", [QUERY, CONV])
+def test_a_glora_adds_products_with_the_weight_and_without(world: World, name: str):
+    before = weight(world, name)
+    rows, columns, *kernel = before.shape
+    a1, a2, b1 = noise(columns, 2, seed=1), noise(2, columns, seed=2), noise(rows, 2, seed=3)
+    b2 = noise(2, columns, *kernel, seed=4)
+    ones = [1] * len(kernel)
+    file = {"a1": a1.reshape(columns, 2, *ones), "a2": a2.reshape(2, columns, *ones), "b1": b1.reshape(rows, 2, *ones)}
+    parts = {f"{each}.weight": tensor for each, tensor in {**file, "b2": b2}.items()} | {"alpha": torch.tensor(3.0)}
+    found = changed(world, named(f"lora_unet_{name.replace('.', '_')}", parts), name, 0.5)
+    added = torch.einsum("oi...,ik,kj->oj...", before, a1, a2) + torch.einsum("or,ri...->oi...", b1, b2)
+    torch.testing.assert_close(found, before + 0.5 * (3.0 / 2) * added, rtol=1e-4, atol=1e-4)
+
+
+def blocks_of(*blocks: Tensor) -> Tensor:
+    """A matrix of these along its diagonal."""
+    return cast(Any, torch).block_diag(*blocks)
+
+
+def cayley(block: Tensor) -> Tensor:
+    skew, one = block - block.T, torch.eye(len(block))
+    return (one + skew) @ torch.inverse(one - skew)
+
+
+@pytest.mark.parametrize("name", [QUERY, CONV])
+def test_an_oft_turns_stretches_of_outputs(world: World, name: str):
+    before = weight(world, name)
+    blocks, length = noise(len(before) // 4, 4, 4, seed=1), 1 + noise(len(before), seed=2)
+    ones = [1] * (before.ndim - 1)
+    parts = {"oft_blocks": blocks, "alpha": torch.tensor(0.0)}
+    file = f"lora_unet_{name.replace('.', '_')}"
+    expected = blocks_of(*(cayley(block).T for block in blocks)) @ before.flatten(1)
+    found = changed(world, named(file, parts), name)
+    torch.testing.assert_close(found, expected.reshape(before.shape), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.square().sum(), before.square().sum())
+    longer = changed(world, named(file, {**parts, "rescale": length.reshape(-1, *ones)}), name)
+    torch.testing.assert_close(longer, found * length.reshape(-1, *ones), rtol=1e-4, atol=1e-4)
+    half = changed(world, named(file, parts), name, 0.5)
+    torch.testing.assert_close(half, before + 0.5 * (found - before), rtol=1e-4, atol=1e-4)
+
+
+def test_alpha_bounds_how_far_an_oft_turns(world: World):
+    before = weight(world, QUERY)
+    blocks = noise(len(before) // 4, 4, 4, seed=1)
+    skew = blocks - blocks.mT
+    bound = 0.001 * len(before)
+    smaller = skew * (bound / skew.square().sum().sqrt()) / 2  # a block of which twice itself is left
+    files = [
+        named(f"unet.{QUERY}", {"oft_blocks": each, "alpha": torch.tensor(alpha)})
+        for each, alpha in ((blocks, 0.001), (smaller, 0.0))
+    ]
+    ours, theirs = (changed(world, file, QUERY) for file in files)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_boft_turns_ever_wider_spread_outputs(world: World):
+    """Factor m of blocks of two pairs turns the outputs 2^m apart; written down as matrices."""
+    before = weight(world, QUERY)
+    rows = len(before)
+    blocks = noise(3, rows // 4, 4, 4, seed=1)
+    expected = before.flatten(1)
+    for level in range(3):
+        stride = 2 * 2**level
+        order = [g * stride + k + start for start in range(0, rows, 2 * stride) for k in range(stride) for g in (0, 1)]
+        turn = torch.eye(rows)[order]
+        expected = turn.T @ blocks_of(*(cayley(block) for block in blocks[level])) @ turn @ expected
+    found = changed(world, named(f"unet.{QUERY}", {"oft_blocks": blocks}), QUERY)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_blocks_for_other_outputs_are_refused(world: World):
+    file = world.write(named(f"unet.{QUERY}", {"oft_blocks": noise(5, 4, 4, seed=1)}))
+    with pytest.raises(ModelError, match=r"it has a change to 20 x any numbers, not 64 x 64"):
+        load_lora_for_model(world.load()[0], file, 1.0, world.folders)

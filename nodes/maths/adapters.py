@@ -1,4 +1,4 @@
-"""What low-rank adapters add to a weight: LoRA, LoCon, LoHa and LoKr, and the direction and length of DoRA.
+"""What adapters make of a weight: LoRA, LoCon, LoHa, LoKr, GLoRA, the direction and length of DoRA, and OFT and BOFT.
 
 An adapter of a weight is its tensors by their roles, named as LyCORIS names them; LoRA's are `up`, `down` and `mid`.
 """
@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nodes.maths.rotations import turned
+
 Parts = Mapping[str, Tensor]
 
 
@@ -16,7 +18,12 @@ def adapted(weight: Float[Tensor, "rows ..."], parts: Parts, strength: float) ->
     """A float32 weight with an adapter of some strength; the weight itself stays as it is."""
     if "diff" in parts:
         return weight + strength * parts["diff"].reshape(weight.shape)
+    if "oft_blocks" in parts:
+        return turned(weight, parts, strength)
     change = scale_of(parts) * difference(parts).reshape(weight.shape)
+    if "a1" in parts:  # Chavan et al. 2023: of the weight itself, too
+        inputs = weight.transpose(1, -1) @ parts["a1"].flatten(1) @ parts["a2"].flatten(1)
+        change = change + scale_of(parts) * inputs.transpose(1, -1)
     if "dora_scale" in parts:
         change = decomposed(weight, change, parts["dora_scale"]) - weight
     return weight + strength * change
@@ -24,15 +31,22 @@ def adapted(weight: Float[Tensor, "rows ..."], parts: Parts, strength: float) ->
 
 def difference(parts: Parts) -> Float[Tensor, "rows ..."]:
     """What an adapter adds, before it is scaled. Its numbers are in the weight's order; its shape may be flatter."""
-    if "up" in parts:
-        up, down = parts["up"].flatten(1), parts["down"]
-        if "mid" in parts:
-            return torch.einsum("oi,ijkl,jc->ockl", up, parts["mid"], down.flatten(1))
-        return (up @ down.flatten(1)).reshape(len(up), *down.shape[1:])
+    for names in (("up", "down", "mid"), ("b1", "b2", "bm")):
+        if names[0] in parts:
+            return _product(*map(parts.get, names))
     if "hada_w1_a" in parts:  # Hyeon-Woo et al. 2022
         return _factor(parts, "hada_w1", "hada_t1") * _factor(parts, "hada_w2", "hada_t2")
     first, second = _factor(parts, "lokr_w1", None), _factor(parts, "lokr_w2", "lokr_t2")
     return torch.kron(first.reshape(*first.shape, *[1] * (second.ndim - first.ndim)), second)
+
+
+def _product(up: Tensor | None, down: Tensor | None, mid: Tensor | None) -> Tensor:
+    """Of two matrices, or of two around kernels."""
+    assert up is not None and down is not None  # adapters are whole
+    up = up.flatten(1)
+    if mid is not None:
+        return torch.einsum("oi,ijkl,jc->ockl", up, mid, down.flatten(1))
+    return (up @ down.flatten(1)).reshape(len(up), *down.shape[1:])
 
 
 def _factor(parts: Parts, name: str, core: str | None) -> Tensor:
@@ -47,7 +61,9 @@ def _factor(parts: Parts, name: str, core: str | None) -> Tensor:
 
 def scale_of(parts: Parts) -> float:
     """alpha over the rank; 1 where no alpha is stated, or nothing has a rank."""
-    rank = next((len(parts[name]) for name in ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b") if name in parts), None)
+    rank = next(
+        (len(parts[name]) for name in ("down", "b2", "hada_w1_b", "lokr_w2_b", "lokr_w1_b") if name in parts), None
+    )
     return float(parts["alpha"]) / rank if "alpha" in parts and rank else 1.0
 
 
