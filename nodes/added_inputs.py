@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from nodes.grounding import boxes_in, check_fit
 from nodes.maths.regions import resized
 from nodes.maths.resize import common_upscale, fit_batch
 from nodes.network_patches import PictureAttention
@@ -31,13 +32,16 @@ class Told(NamedTuple):
     """The pooled state of the text, and the numbers that a network of the SDXL family is told with it.
 
     Or the label that an unCLIP network is told instead. And, for networks that look at pictures, who is on the
-    negative side.
+    negative side; for those with GLIGEN's layers, the boxes of `grounding.Boxes`.
     """
 
     pooled: Float[Tensor, "batch width"] | None = None
     sizes: Float[Tensor, "batch numbers"] | None = None
     label: Float[Tensor, "batch numbers"] | None = None
     negative: Bool[Tensor, " batch"] | None = None
+    places: Float[Tensor, "batch boxes 4"] | None = None
+    phrases: Float[Tensor, "batch boxes width"] | None = None
+    present: Float[Tensor, "batch boxes"] | None = None
 
     @staticmethod
     def joined(parts: "Sequence[Told]") -> "Told":
@@ -49,14 +53,30 @@ class Told(NamedTuple):
         return Told(*(None if tensor is None else tensor.to(device) for tensor in self))
 
 
-def told(model: Model, prompt: Prompt, shape: Sequence[int], batch: int, *, negative: bool) -> Told | None:
+def told(
+    model: Model,
+    prompt: Prompt,
+    shape: Sequence[int],
+    batch: int,
+    *,
+    negative: bool,
+    size: tuple[int, int] | None = None,
+) -> Told | None:
     """What a network is told with a prompt, for latents of a shape [batch, channels, height, width].
 
     Raises MissingInput when the prompt has no pooled state.
+
+    Args:
+        size: height and width of the part of them that it is asked about, if not all.
     """
     found = _told(model, prompt, shape, batch, negative)
     if any(isinstance(patch, PictureAttention) for patch in model.network_patches):
-        return (found or Told())._replace(negative=torch.full((batch,), negative))
+        found = (found or Told())._replace(negative=torch.full((batch,), negative))
+    if prompt.grounding is not None:
+        check_fit(model.weights, prompt.grounding.gligen)
+        found = (found or Told())._replace(
+            **boxes_in(prompt.grounding.boxes, size or (shape[-2], shape[-1]), batch)._asdict()
+        )
     return found
 
 

@@ -19,6 +19,7 @@ from nodes.picture_labels import labelled
 from nodes.placed_controls import sharing_controls
 from nodes.placed_prompts import AnySide, Placed, placed_prompts
 from nodes.rules import Evaluation, GuidanceRule, Memory, Side
+from nodes.shared_prompts import sharing_boxes
 from nodes.values import Conditioning, ContinuousLevels, FlowLevels, Model, Shown, ThirdPrompt
 
 
@@ -78,9 +79,9 @@ def guided_denoiser(
     scale = third.scale if third and third.style == "dual" else cfg
     uncond = uncond or needs_uncond(scale) or any(rule.needs_uncond for rule in rules)
     if negative is not None:
-        negative = sharing_controls(negative, positive)
+        negative = sharing_boxes(sharing_controls(negative, positive), positive)
     if third is not None:
-        third = replace(third, conditioning=sharing_controls(third.conditioning, positive))
+        third = replace(third, conditioning=sharing_boxes(sharing_controls(third.conditioning, positive), positive))
     prompts: dict[AnySide, Conditioning] = {
         side: labelled(pool, model, prompt, seed) if model.variant == "unCLIP" else prompt
         for side, prompt in _sides(positive, negative, third, uncond).items()

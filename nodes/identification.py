@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from nodes import control_layout
 from nodes.control_layout import DIFFERENCE_MARK, UNION_MARK, controlnet_plan
+from nodes.gligen_layout import gligen_plan
 from nodes.ip_adapter_layout import ATTENTION, FACE_ID, PICTURES, design_of, is_for_faces, key_shapes
 from nodes.picture_encoder_layout import TRANSFORMERS_MARK, picture_encoder_name, picture_encoder_part
 from nodes.safetensors_header import TensorEntry
@@ -18,7 +19,7 @@ from nodes.weight_places import NotThisNetwork, Shapes, shapes_below
 
 Kind = Literal[
     "checkpoint", "U-Net", "VAE", "text encoder", "LoRA", "ControlNet", "T2I-Adapter", "embedding", "CLIP vision",
-    "IP-Adapter",
+    "IP-Adapter", "GLIGEN",
 ]  # fmt: skip
 Family = Literal["SD 1", "SD 2", "SDXL", "SDXL refiner"]
 
@@ -110,6 +111,7 @@ def identify(entries: Mapping[str, TensorEntry]) -> Identified | Unrecognised:
         return Unrecognised({"model": "the file holds no tensors"})
     kinds: Iterable[tuple[str, Callable[[Mapping[str, TensorEntry]], Identified]]] = (
         ("IP-Adapter", _ip_adapter),
+        ("GLIGEN", _gligen),
         ("LoRA", _lora),
         ("ControlNet", _controlnet),
         ("T2I-Adapter", _t2i_adapter),
@@ -225,6 +227,11 @@ def _ip_adapter(entries: Mapping[str, TensorEntry]) -> Identified:
     widths = {shape[1] for shape in key_shapes(shapes_below(entries, ATTENTION))}
     family = _TEXT_WIDTHS.get(widths.pop()) if len(widths) == 1 else None
     return Identified("IP-Adapter", design, family)
+
+
+def _gligen(entries: Mapping[str, TensorEntry]) -> Identified:
+    fusers = gligen_plan(shapes_below(entries, "")).config["fusers"]
+    return Identified("GLIGEN", "original layout", _TEXT_WIDTHS.get(fusers[0].context))
 
 
 def _lora(entries: Mapping[str, TensorEntry]) -> Identified:

@@ -14,7 +14,7 @@ from nodes.control_networks import Residuals, Steering, residuals
 from nodes.maths.model_sampling import Latents, ModelSampling
 from nodes.maths.regions import mixed
 from nodes.models import DenoiseNetwork, ModelPool
-from nodes.network_patches import NetworkPatch
+from nodes.network_patches import Grounded, NetworkPatch
 from nodes.patched_attention import recorded
 from nodes.placed_controls import PlacedControl
 from nodes.placed_prompts import Placed
@@ -73,12 +73,12 @@ def predict(
 
     And the attention it recorded, if it does. Parts that share a pass are steered alike.
     """
-    network = networks.at(sigma, patches)
     scaled = sampling.scale_input(x, sigma)
     timestep = float(sampling.timestep(sigma))
     predictions: dict[int, Latents] = {}
     attention: dict[int, Attention] = {}
     for group in _passes(parts, sigma):
+        network = networks.at(sigma, (*patches, *_grounded(parts[group[0]])))
         crops = [_seen(scaled, parts[at]) for at in group]
         numbers = [numbers for at in group if (numbers := parts[at].told) is not None]
         told = Told.joined(numbers) if numbers else None
@@ -95,6 +95,11 @@ def predict(
         for seen in maps:
             attention |= zip(group, seen.chunk(len(group)), strict=True)
     return predictions, attention
+
+
+def _grounded(part: Placed) -> tuple[NetworkPatch, ...]:
+    grounding = part.prompt.grounding
+    return () if grounding is None else (Grounded(grounding.gligen),)
 
 
 def _steerings(controls: Sequence[Sequence[PlacedControl]]) -> list[Steering]:
@@ -115,11 +120,11 @@ def _crop(x: Latents, part: Placed) -> Latents:
 
 
 def _passes(parts: Sequence[Placed], sigma: float) -> list[list[int]]:
-    """Which parts share a pass: those of one size, steered alike, if their tokens can be repeated to one length."""
+    """Which parts share a pass: those of one size, steered and grounded alike, whose tokens fit a common length."""
     alike: dict[Hashable, list[int]] = defaultdict(list)
     for at, part in enumerate(parts):
         ways = tuple(control.way for control in part.steered_by(sigma))
-        alike[part.region and part.region.size, ways].append(at)
+        alike[part.region and part.region.size, ways, _grounded(part)].append(at)
     passes: list[list[int]] = []
     for group in alike.values():
         lengths = [parts[at].tokens.shape[1] for at in group]

@@ -105,6 +105,13 @@ class PictureAttention(NetworkPatch):
 
 
 @dataclass(frozen=True)
+class Grounded(NetworkPatch):
+    """The layers of a GLIGEN attend to phrases in boxes."""
+
+    gligen: Weights
+
+
+@dataclass(frozen=True)
 class Compiled(NetworkPatch):
     """All of the network, with its other patches, runs through torch.compile."""
 

@@ -12,13 +12,15 @@ from torch import Tensor
 from torch.nn import Module
 
 from nodes.compiled_network import CompiledNetwork
+from nodes.grounding import Layers, ground
 from nodes.hypernetwork_layers import apply_hypernetwork
 from nodes.hypernetworks import Hypernetwork
 from nodes.maths.hidden_features import free_u
 from nodes.maths.resize import RESIZERS, Method
-from nodes.network_patches import Compiled, Downscaled, FreeU, NetworkPatch, PictureAttention
+from nodes.network_patches import Compiled, Downscaled, FreeU, Grounded, NetworkPatch, PictureAttention
 from nodes.patched_attention import patch_attention
 from nodes.picture_attention import attend_to_pictures
+from nodes.values import Weights
 
 UP_BLOCKS = "UpBlock2D", "CrossAttnUpBlock2D"
 ALWAYS = 62
@@ -28,24 +30,28 @@ VIEWS = 8
 """So many views of a network are kept."""
 _VIEWS = WeakKeyDictionary[Module, dict[tuple[NetworkPatch, ...], Module]]()
 
+LayersOf = Callable[[Weights], Layers]
 Between = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (hidden, skip) -> (hidden, skip)
 
 
-def patched(network: Module, patches: Sequence[NetworkPatch]) -> Module:
+def patched(network: Module, patches: Sequence[NetworkPatch], layers: LayersOf | None = None) -> Module:
     """The network with patches, which shares its weights. ValueError for a network they do not fit.
 
     It is made once and kept as long as the network is, among the last few.
+
+    Args:
+        layers: GLIGEN's layers by reference, for networks that get some.
     """
     views = _VIEWS.setdefault(network, {})
     key = tuple(patches)
     if (view := views.get(key)) is None:
-        view = views[key] = _made(network, patches)
+        view = views[key] = _made(network, patches, layers)
         for oldest in list(views)[:-VIEWS]:
             views.pop(oldest, None)
     return view
 
 
-def _made(network: Module, patches: Sequence[NetworkPatch]) -> Module:
+def _made(network: Module, patches: Sequence[NetworkPatch], layers: LayersOf | None) -> Module:
     view = _twin(network, {})
     parts = cast(Any, view)
     between: list[Between] = []
@@ -64,6 +70,8 @@ def _made(network: Module, patches: Sequence[NetworkPatch]) -> Module:
                 apply_hypernetwork(view, patch)
             case PictureAttention():
                 pictures.append(patch)
+            case Grounded() if layers is not None:
+                ground(view, network, layers(patch.gligen))
             case Compiled():
                 backend = patch.backend
             case _:

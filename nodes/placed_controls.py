@@ -1,6 +1,5 @@
 """Pictures that steer prompts, in their places: as large as their part of the latent, and when they count."""
 
-from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from nodes.maths.model_sampling import ModelSampling
 from nodes.maths.regions import Region
 from nodes.maths.resize import common_upscale, fit_batch
+from nodes.shared_prompts import sharing
 from nodes.values import Conditioning, Control, ControlNet, Prompt
 
 FACTOR = 8
@@ -71,21 +71,11 @@ def _hint(
 
 
 def sharing_controls(conditioning: Conditioning, positive: Conditioning) -> Conditioning:
-    """The prompts of another side, steered by what the positive ones share, if nothing steers any of them already.
-
-    Those of each positive prompt go to the next of the others; when all have some, copies take the rest. Prompts that
-    have an area take no part.
-    """
-    shared = [each for each in positive.prompts if each.shares_controls and each.controls and each.area is None]
-    free = deque(at for at, each in enumerate(conditioning.prompts) if each.area is None)
-    if not shared or not free or any(conditioning.prompts[at].controls for at in free):
-        return conditioning
-    prompts = list(conditioning.prompts)
-    for each in shared:
-        at = free[0]
-        free.rotate(-1)
-        if prompts[at].controls:
-            prompts.append(replace(prompts[at], controls=each.controls))
-        else:
-            prompts[at] = replace(prompts[at], controls=each.controls)
-    return Conditioning(tuple(prompts))
+    """The prompts of another side, steered by what the positive ones share, if nothing steers any of them already."""
+    return sharing(
+        conditioning,
+        positive,
+        lambda each: each.shares_controls and bool(each.controls),
+        lambda each: bool(each.controls),
+        lambda taking, each: replace(taking, controls=each.controls),
+    )

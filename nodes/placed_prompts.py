@@ -88,7 +88,7 @@ def _placed(
         weight = (inside.of(mask)[:, None] * (prompt.mask_strength * prompt.strength)).to(device)
     elif region is not None:
         weight = (feathered(inside, height, width) * prompt.strength).to(device)
-    numbers = told(model, prompt, shape, batch, negative=side == "uncond")
+    numbers = told(model, prompt, shape, batch, negative=side == "uncond", size=inside.size)
     channels = shown(model, prompt, kept, shape, batch)
     return Placed(
         prompt,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from nodes.grounded_prompts import Grounding
     from nodes.network_patches import NetworkPatch
     from nodes.picture_prompts import PicturePrompt
     from nodes.rules import GuidanceRule, Memory
@@ -216,7 +217,7 @@ class Prompt:
     `strength` weighs it against other prompts, times `mask_strength` where it has a mask. It is asked about its `area`
     alone (with `area_from_mask`: about the rectangle around its mask), from `start` to `end` of the sampling (0…1).
     `controls` steer it together; with `shares_controls` they steer prompts of other sides that have none, too.
-    `label` is what an unCLIP network is told of `pictures`, made when a sampler asks it.
+    `grounding` says what is where. `label` is what an unCLIP network is told of `pictures`, made when it is asked.
     """
 
     tokens: Float[Tensor, "batch tokens width"]
@@ -233,6 +234,7 @@ class Prompt:
     controls: tuple[Control, ...] = ()
     shares_controls: bool = False
     pictures: tuple[PicturePrompt, ...] = ()
+    grounding: Grounding | None = None
     label: Float[Tensor, "1 numbers"] | None = None
 
     @property
