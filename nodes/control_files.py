@@ -40,10 +40,10 @@ def read_control_net(path: Path, name: str, model: Model | None = None) -> Contr
     if path.is_dir():
         return _in_folder(path, name)
     header, found = identified(path, "ControlNet", "T2I-Adapter")
-    if found.control is None:
-        advice = "Choose a ControlNet of its kind that is whole."
-        raise ModelError(path, f"it is a {found}, whose weights are changes to a model's; these are not read", advice)
+    assert found.control is not None  # all of them have it
     control = ControlNet(file_reference(path, name, found.control))
+    if found.layout == "ControlLoRA":
+        return ControlNet(control.weights, "ControlLoRA")
     shapes = shapes_below(header.entries, found.control)
     if found.kind == "T2I-Adapter":
         multiple: int = adapter_plan(shapes).config["downscale_factor"]

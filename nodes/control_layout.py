@@ -6,7 +6,7 @@ that were distilled for SDXL leave out transformers, or all that stands in them;
 
 from typing import Any
 
-from nodes.unet_layout import heads, structure_of_original, told_config, unet_pairs
+from nodes.unet_layout import UnetStructure, heads, structure_of_original, told_config, unet_pairs
 from nodes.weight_places import NameTable, NetworkPlan, NotThisNetwork, Place, Shapes, count, shape_of
 
 ORIGINAL_MARK = "input_hint_block.0.weight"
@@ -21,7 +21,7 @@ UNION_HEADS = 8
 def controlnet_plan(shapes: Shapes) -> NetworkPlan:
     """The ControlNet that a file's names and shapes describe. Raises NotThisNetwork."""
     if ORIGINAL_MARK in shapes:
-        table = _names(shapes)
+        table = controlnet_names(structure_of_original(shapes), shapes)
         config = controlnet_config({table.diffusers(name): shape for name, shape in shapes.items()})
         return NetworkPlan(config, lambda name: (Place(table.original(name)),), _unused)
     if DIFFUSERS_MARK in shapes:
@@ -29,12 +29,16 @@ def controlnet_plan(shapes: Shapes) -> NetworkPlan:
     raise NotThisNetwork(f"there is neither {ORIGINAL_MARK} nor {DIFFUSERS_MARK}")
 
 
-def _names(shapes: Shapes) -> NameTable:
-    """Module names of a ControlNet in both layouts. In the original one every second module of the hint is a SiLU."""
+def controlnet_names(structure: UnetStructure, shapes: Shapes) -> NameTable:
+    """Module names of a ControlNet in both layouts. In the original one every second module of the hint is a SiLU.
+
+    Args:
+        shapes: by the original names.
+    """
     last = 0
     while f"input_hint_block.{last + 2}.weight" in shapes:
         last += 2
-    pairs = unet_pairs(structure_of_original(shapes))
+    pairs = unet_pairs(structure)
     pairs["controlnet_cond_embedding.conv_in"] = "input_hint_block.0"
     pairs["controlnet_cond_embedding.conv_out"] = f"input_hint_block.{last}"
     for at, number in enumerate(range(2, last, 2)):

@@ -1,7 +1,7 @@
 """What ControlNets and T2I-Adapters add to a U-Net (Zhang et al. 2023, Mou et al. 2023)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.nn import Module
 
 from graph.collector import collector_paused
+from graph.identity import digest, encode
 from nodes.added_inputs import Told
 from nodes.control_fit import check_config, check_features
 from nodes.control_layout import controlnet_plan
+from nodes.control_loras import load_control_lora
 from nodes.materialise import DTYPES, UNET, Kind, load_network, parameter_count
 from nodes.model_folders import UNET_STEM
 from nodes.models import ModelPool
@@ -96,7 +98,7 @@ def residuals(
     unet = cast(Any, pool.unet(model)).config
     with torch.inference_mode():
         for steering in steerings:
-            module, precision = _network(pool, steering.network)
+            module, precision = _network(pool, model, steering.network)
             dtype = DTYPES[precision.dtype]
             layout = torch.channels_last if precision.channels_last else torch.contiguous_format
             hint = steering.hint.to(dtype=dtype, memory_format=layout)
@@ -112,23 +114,31 @@ def residuals(
     return total
 
 
-def _network(pool: ModelPool, control: ControlNet) -> tuple[Module, Precision]:
+def _network(pool: ModelPool, model: Model, control: ControlNet) -> tuple[Module, Precision]:
     """The network, and the precision it runs in."""
-    precision = pool.policy.unet(_parameters(control.weights))
+    with collector_paused():
+        match control.design:
+            case "ControlNet" | "ControlLoRA":
+                from diffusers.models.controlnets.controlnet import ControlNetModel as Network
+            case "ControlNet union":
+                from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel as Network
+            case "T2I-Adapter":
+                from diffusers.models.adapter import T2IAdapter as Network
+    build = cast(Any, Network).from_config
+    if control.design == "ControlLoRA":
+        # It takes the model's weights, patches and all, so that it is another network with every model.
+        same = digest(b"control", encode([control.weights.identity, model.weights.identity])).hex()
+        weights, precision = replace(control.weights, identity=same), pool.unet_precision(model)
+    else:
+        weights, precision = control.weights, pool.policy.unet(_parameters(control.weights))
 
     def load(device: torch.device) -> Module:
-        with collector_paused():
-            match control.design:
-                case "ControlNet":
-                    from diffusers.models.controlnets.controlnet import ControlNetModel as Network
-                case "ControlNet union":
-                    from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel as Network
-                case "T2I-Adapter":
-                    from diffusers.models.adapter import T2IAdapter as Network
+        if control.design == "ControlLoRA":
+            return load_control_lora(control.weights, model.weights, build, precision, device)
         kind = T2I_ADAPTER if control.design == "T2I-Adapter" else CONTROL_NET
-        return load_network(control.weights, kind, cast(Any, Network).from_config, precision, device)
+        return load_network(control.weights, kind, build, precision, device)
 
-    return pool.network(control.weights, control.design, precision, load), precision
+    return pool.network(weights, control.design, precision, load), precision
 
 
 @lru_cache(maxsize=64)
@@ -155,7 +165,7 @@ def _controlled(
     config, first = cast(Any, module).config, cast(Any, module).conv_in
     embedded = _seen(module, cast(Any, module).controlnet_cond_embedding, hint)
     asked = _view(module, controlnet_cond_embedding=_Answer(embedded))
-    if control.design == "ControlNet":
+    if control.design != "ControlNet union":
         skips, middle = asked(x, timesteps, tokens, hint, return_dict=False, **more)
         return Residuals(tuple(skips), middle)
     kinds: int = config.num_control_type

@@ -252,7 +252,9 @@ def _lora(entries: Mapping[str, TensorEntry]) -> Identified:
 
 def _controlnet(entries: Mapping[str, TensorEntry]) -> Identified:
     if CONTROL_LORA_MARK in entries:
-        return Identified("ControlNet", "ControlLoRA")
+        downs = (entry.shape for name, entry in entries.items() if name.endswith(".attn2.to_k.down"))
+        width = next((shape[-1] for shape in downs if shape), 0)
+        return Identified("ControlNet", "ControlLoRA", _TEXT_WIDTHS.get(width), control="")
     found = {prefix: shapes_below(entries, prefix) for prefix in CONTROL_PREFIXES}
     prefix = next((prefix for prefix, shapes in found.items() if CONTROL_MARKS & set(shapes)), "")
     shapes = found[prefix]

@@ -181,7 +181,7 @@ class Shown:
     mask: Float[Tensor, "masks mask_height mask_width"] | None = None
 
 
-ControlDesign = Literal["ControlNet", "ControlNet union", "T2I-Adapter"]
+ControlDesign = Literal["ControlNet", "ControlNet union", "ControlLoRA", "T2I-Adapter"]
 
 
 @dataclass(frozen=True, slots=True)

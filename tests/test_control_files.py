@@ -17,6 +17,8 @@ from nodes.engine import Engine
 from nodes.model_errors import ModelError
 from tests import control_models, original_layouts, tiny_models
 from tests import control_scenes as scenes
+from tests.adapter_files import change as matrices
+from tests.adapter_files import lora
 from tests.commands import latentloom
 from tests.control_scenes import checkpoint, control, draw, near, sampled, steered
 
@@ -66,6 +68,41 @@ def test_the_loader_of_differences_takes_whole_ones_as_they_are(data: Path, engi
         return apply_control_net_for_a_while(positive, negative, net, draw())
 
     assert torch.equal(sampled(engine, "SD 1", by_other_loader), sampled(engine, "SD 1", steered(name)))
+
+
+def control_lora(data: Path, family: str) -> tuple[str, str]:
+    """Names of a ControlLoRA for the family's model, and of the ControlNet that comes of both."""
+    base, whole = unet(family, data), control_models.control_weights(family)
+    own: dict[str, Tensor] = {"lora_controlnet": torch.zeros(0)}
+    for at, (name, weight) in enumerate(whole.items()):
+        if name in base and name.endswith(".weight") and base[name].ndim > 1:
+            change = lora(base[name], seed=at)
+            whole[name] = base[name] + 0.1 * matrices(change)
+            own |= {f"{name.removesuffix('weight')}{part}": change[f"lora_{part}.weight"] for part in ("up", "down")}
+            own[f"{name.removesuffix('weight')}down"] *= 0.1
+        elif name in base and at % 2:
+            whole[name] = base[name]
+        else:
+            own[name] = weight
+    nets = data / "models" / "controlnet"
+    control_models.write(nets / f"{family} LoRA.safetensors", own)
+    control_models.write(nets / f"{family} whole.safetensors", whole)
+    return f"{family} LoRA.safetensors", f"{family} whole.safetensors"
+
+
+@pytest.mark.parametrize("family", ["SD 1", "SDXL"])
+def test_a_control_lora_is_the_models_weights_and_its_changes(family: str, data: Path, engine: Engine):
+    name, whole = control_lora(data, family)
+    ours = sampled(engine, family, steered(name))
+    near(ours, sampled(engine, family, steered(whole)))
+    assert (ours - sampled(engine, family, scenes.plainly)).abs().max() > 1e-2
+
+
+def test_a_control_lora_for_another_model_is_refused_with_both_names(data: Path, engine: Engine):
+    name, _ = control_lora(data, "SDXL")
+    checkpoint(data, "SD 2")
+    with pytest.raises(RunFailed, match="SDXL LoRA.safetensors: this ControlLoRA does not fit the model 'SD 2"):
+        sampled(engine, "SD 2", steered(name))
 
 
 def test_a_controlnet_for_another_family_is_refused_with_both_names(data: Path, engine: Engine):
@@ -126,10 +163,6 @@ def of_a_vae(path: Path) -> Path:
     return control_models.write(path / "net.safetensors", weights)
 
 
-def of_a_control_lora(path: Path) -> Path:
-    return control_models.write(path / "net.safetensors", {"lora_controlnet": torch.zeros(0)})
-
-
 def of_a_difference(path: Path) -> Path:
     return control_models.write(path / "net.safetensors", weights_of("SD 1"), difference=torch.tensor(1.0))
 
@@ -153,7 +186,6 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no first layer": (without("input_blocks.0."), "not a ControlNet: there is no conv_in.weight"),
     "truncated": (truncated, "the file is cut off: .* ends at byte"),
     "a VAE": (of_a_vae, "it is a VAE .original layout., not a ControlNet or a T2I-Adapter"),
-    "a ControlLoRA": (of_a_control_lora, "it is a ControlNet .ControlLoRA., whose weights are changes to a model's"),
     "a difference": (of_a_difference, "it holds a difference to a model's weights.*DiffControlNetLoader"),
     "noise": (of_noise, "net.safetensors"),
     "a folder of a U-Net": (of_another_kind, "it is a UNet2DConditionModel, not one of ControlNetModel"),
