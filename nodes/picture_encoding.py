@@ -19,7 +19,7 @@ from nodes.picture_prompts import ClipVision, ClipVisionOutput
 from nodes.precision import Precision
 
 PICTURE_ENCODER = Kind(TEXT_STEM, picture_encoder_plan, transformers_places, unused)
-PRECISION = Precision("fp32", False, "a picture is encoded once, and exactly")
+PRECISION = Precision("fp32", False, "a picture is encoded once, and exactly", as_filed=True)
 
 
 def encode_pictures(
@@ -68,6 +68,8 @@ def network(models: ModelPool, encoder: ClipVision) -> Any:
         # The positions are a buffer that files do not hold.
         embeddings = cast(Any, module).vision_model.embeddings
         embeddings.position_ids = torch.arange(embeddings.num_positions, device=device)[None]
+        # By its type transformers goes with the type of pictures, which is to stay float32.
+        embeddings.patch_embedding.weight.data = embeddings.patch_embedding.weight.data.float()
         return module
 
     return models.network(encoder.weights, "picture encoder", PRECISION, load)

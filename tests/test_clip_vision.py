@@ -69,6 +69,21 @@ def test_every_layout_says_what_transformers_says(name: str, folders: Folders, p
     assert not torch.equal(found.last_hidden_state, found.penultimate_hidden_states)
 
 
+def test_weights_of_16_bits_stay_so_and_compute_exactly(folders: Folders):
+    root = folders.models("clip_vision")
+    halves = {name: tensor.half() for name, tensor in ENCODER.state_dict().items()}
+    layouts.write_weights(root / "half.safetensors", halves)
+    layouts.write_weights(root / "wide.safetensors", {name: tensor.float() for name, tensor in halves.items()})
+    pools = [ModelPool("fp32", "cpu") for _ in range(2)]
+    narrow, wide = (
+        encode_clip_vision(loaded(folders, name), Image(PIXELS), models=pool).last_hidden_state
+        for name, pool in zip(("half.safetensors", "wide.safetensors"), pools, strict=True)
+    )
+    assert narrow.dtype == torch.float32 and torch.equal(narrow, wide)
+    [(_, small)], [(_, large)] = (pool.resident for pool in pools)
+    assert small < 0.7 * large
+
+
 @pytest.mark.parametrize("crop", ["center", "none"])
 def test_pictures_are_prepared_as_by_transformers_but_for_the_last_of_256_values(crop: Any):
     from nodes.maths.clip_pictures import clip_pictures
