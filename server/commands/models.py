@@ -16,15 +16,20 @@ def models(context: click.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from nodes.checkpoints import CHECKPOINTS, VAES
+    from nodes.clip_vision import PICTURE_ENCODERS
     from nodes.control_files import CONTROL_NETS
     from nodes.embeddings import EMBEDDINGS
+    from nodes.gligen import GLIGENS
+    from nodes.ip_adapters import IP_ADAPTERS
     from nodes.loras import LORAS
     from nodes.vision.models import VISION_MODELS
 
     settings: Settings = context.obj
     folders = settings.folders()
     sources = {"checkpoints": CHECKPOINTS, "vae": VAES, "loras": LORAS, "embeddings": EMBEDDINGS}
-    for kind, source in {**sources, "controlnet": CONTROL_NETS, "vision": VISION_MODELS}.items():
+    steering = {"controlnet": CONTROL_NETS, "clip_vision": PICTURE_ENCODERS}
+    prompting = {"ipadapter": IP_ADAPTERS, "gligen": GLIGENS, "vision": VISION_MODELS}
+    for kind, source in {**sources, **steering, **prompting}.items():
         click.secho(f"{kind}  ({folders.models(kind)})", bold=True)
         for name in source.names(folders) or ["(none)"]:
             click.echo(f"  {name}")
