@@ -12,7 +12,7 @@ from torch import Tensor
 from nodes.adapter_names import canonical_shapes, original_names
 from nodes.materialise import TEXT_ENCODER, UNET, VAE, Kind, weights_of
 from nodes.model_errors import ModelError
-from nodes.model_folders import weight_files
+from nodes.model_folders import made_by_openai, weight_files
 from nodes.open_weights import OpenWeights
 from nodes.safetensors_header import DTYPE_BITS
 from nodes.text_layout import naming_of, open_clip_places
@@ -99,8 +99,7 @@ def _statistics(model: Model) -> Iterator[Saved]:
 def _is_open(weights: Weights) -> bool:
     """Whether OpenCLIP trained a text encoder, whose files have other names."""
     if weights.path.is_dir():
-        config = json.loads((weights.path / "config.json").read_bytes())
-        return config.get("hidden_act", "quick_gelu") != "quick_gelu"
+        return not made_by_openai(weights.path)
     return naming_of(_shapes(weights, TEXT_ENCODER)) == "openclip"
 
 

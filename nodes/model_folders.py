@@ -182,6 +182,7 @@ class _TextEncoder(_Config):
     projection_dim: int = 512
     num_hidden_layers: int = 12
     model_type: str = "clip_text_model"
+    hidden_act: str = "quick_gelu"
 
 
 class _Vae(_Config):
@@ -286,6 +287,17 @@ def _variant(folder: Path, unet: _Unet, vae: _Vae) -> Variant:
             "Take all folders from one checkpoint.",
         )
     return found
+
+
+def made_by_openai(folder: Path) -> bool:
+    """Whether a text encoder's configuration has the activation of OpenAI's. Raises ModelError."""
+    return _read(folder / "config.json", _TextEncoder, LAYOUT).hidden_act == "quick_gelu"
+
+
+def prediction_beside(folder: Path) -> Literal["epsilon", "v_prediction", "sample"] | None:
+    """What a U-Net predicts, where its folder lies beside its scheduler's. Raises ModelError."""
+    path = folder.parent / "scheduler" / "scheduler_config.json"
+    return _read(path, _Scheduler, LAYOUT).prediction_type if folder.is_dir() and path.is_file() else None
 
 
 def read_vae(folder: Path, name: str) -> Vae:

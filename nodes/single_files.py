@@ -1,4 +1,4 @@
-"""Models in one file: references to their parts, from the header alone. Reads no weights and imports no torch."""
+"""Models in one file, and parts of them in folders: references, from headers alone. Imports no torch."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,16 @@ from graph.folders import Folders
 from graph.identity import content_identity, digest, encode
 from nodes.identification import Family, Identified, Unrecognised, identify, with_article
 from nodes.model_errors import ModelError
+from nodes.model_folders import (
+    OPEN_LAYERS,
+    OPEN_WIDTH,
+    TEXT_STEM,
+    UNET_STEM,
+    made_by_openai,
+    part_weights,
+    prediction_beside,
+    weight_files,
+)
 from nodes.safetensors_header import Header, TensorEntry
 from nodes.text_layout import text_plan
 from nodes.tokenizer_files import find_tokenizer
@@ -29,7 +39,7 @@ EPSILON_SIZE = "512"
 STATISTICS = "noise_augmentor."
 """How the names of unCLIP's mean and spread of CLIP's pictures start."""
 
-TrainedPrediction = Literal["epsilon", "v_prediction"]
+TrainedPrediction = Literal["epsilon", "v_prediction", "sample"]
 
 
 def read_single_checkpoint(
@@ -59,9 +69,9 @@ def read_single_checkpoint(
 
 
 def read_single_unet(path: Path, name: str) -> Model:
-    """A reference to the U-Net of a file, which may hold more. Raises ModelError."""
-    header, found = identified(path, "U-Net", "checkpoint")
-    return _model(path, name, header, found, None)
+    """A reference to the U-Net of a file, which may hold more, or of a folder. Raises ModelError."""
+    header, found = identified(path, "U-Net", "checkpoint", stem=UNET_STEM)
+    return _model(path, name, header, found, prediction_beside(path))
 
 
 def read_single_vae(path: Path, name: str) -> Vae:
@@ -73,10 +83,10 @@ def read_single_vae(path: Path, name: str) -> Vae:
 
 
 def read_single_clip(files: Sequence[tuple[Path, str]], folders: Folders) -> Clip:
-    """A reference to one text encoder, or to two that work together, each in a file of its own. Raises ModelError."""
+    """A reference to one text encoder, or to two, each in a file or folder of its own. Raises ModelError."""
     encoders: list[tuple[Weights, NetworkPlan]] = []
     for path, name in files:
-        header, found = identified(path, "text encoder", "checkpoint")
+        header, found = identified(path, "text encoder", "checkpoint", stem=TEXT_STEM)
         encoders += [_encoder(path, name, header.entries, prefix) for prefix in found.texts]
     # OpenAI's comes first, as in whole files; widths order what remains.
     encoders.sort(
@@ -85,9 +95,13 @@ def read_single_clip(files: Sequence[tuple[Path, str]], folders: Folders) -> Cli
     return _clip(files[0][0], encoders, folders, None)
 
 
-def identified(path: Path, *kinds: str) -> tuple[Header, Identified]:
-    """The header of a file that is one of some kinds of models. Raises ModelError, which says why it is not."""
-    header = read_whole_header(path)
+def identified(path: Path, *kinds: str, stem: str = "") -> tuple[Header, Identified]:
+    """The header of a file that is one of some kinds of models. Raises ModelError, which says why it is not.
+
+    Args:
+        stem: how the files of weights are called where it is a folder in diffusers layout.
+    """
+    header = _joined(weight_files(path, stem)) if stem and path.is_dir() else read_whole_header(path)
     found = identify(header.entries)
     if isinstance(found, Unrecognised):
         raise ModelError(path, f"it is not recognised: {found}", f"See `latentloom models inspect {path}`.")
@@ -95,6 +109,17 @@ def identified(path: Path, *kinds: str) -> tuple[Header, Identified]:
         wanted = " or ".join(with_article(kind) for kind in kinds)
         raise ModelError(path, f"it is a {found}, not {wanted}", "Move it to the folder of its kind.")
     return header, found
+
+
+def _joined(files: Sequence[Path]) -> Header:
+    """All tensors of a network in several files."""
+    headers = [read_whole_header(file) for file in files]
+    entries = {name: entry for header in headers for name, entry in header.entries.items()}
+    return Header(entries, headers[0].metadata)
+
+
+def _reference(path: Path, name: str, prefix: str, stem: str) -> Weights:
+    return part_weights(path, stem, name) if path.is_dir() else file_reference(path, name, prefix)
 
 
 def file_reference(path: Path, name: str, prefix: str) -> Weights:
@@ -111,7 +136,7 @@ def _model(path: Path, name: str, header: Header, found: Identified, prediction:
     chosen = prediction or _prediction(path, header, found)
     statistics = any(each.startswith(STATISTICS) for each in header.entries)
     return Model(
-        weights=file_reference(path, name, found.unet),
+        weights=_reference(path, name, found.unet, UNET_STEM),
         prediction=chosen,
         zero_terminal_snr="ztsnr" in header.entries,
         latent_scale=LATENT_SCALES[found.family],
@@ -140,7 +165,9 @@ def _prediction(path: Path, header: Header, found: Identified) -> TrainedPredict
 
 def _encoder(path: Path, name: str, entries: Mapping[str, TensorEntry], prefix: str) -> tuple[Weights, NetworkPlan]:
     try:
-        return file_reference(path, name, prefix), text_plan(shapes_below(entries, prefix))
+        return _reference(path, name, prefix, TEXT_STEM), text_plan(
+            shapes_below(entries, prefix), openai=made_by_openai(path) if path.is_dir() else None
+        )
     except NotThisNetwork as error:
         raise ModelError(path, f"its text encoder cannot be used: {error}") from error
 
@@ -154,7 +181,12 @@ def _clip(path: Path, encoders: Sequence[tuple[Weights, NetworkPlan]], folders: 
         text_reference(weights, tokenizer, kind, by_openai=config["hidden_act"] == "quick_gelu")
         for (weights, _), config in zip(encoders, configs, strict=True)
     ]
-    return together(path, clips)
+    # diffusers keeps those layers of Stable Diffusion 2's text encoder that are used.
+    shortened = (
+        (config["num_hidden_layers"], config["hidden_size"]) == (OPEN_LAYERS, OPEN_WIDTH) for config in configs
+    )
+    whole = [replace(clip, left_out=int(short)) for clip, short in zip(clips, shortened, strict=True)]
+    return together(path, whole)
 
 
 def _family(configs: Sequence[Mapping[str, Any]]) -> Family:

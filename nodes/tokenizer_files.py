@@ -40,6 +40,7 @@ def find_tokenizer(path: Path, folders: Folders) -> Weights:
 
 
 def _places(path: Path, tokenizers: Path) -> Iterator[Path]:
+    yield path
     yield path.parent / "tokenizer"
     yield path.parent
     yield tokenizers / "clip"

@@ -162,7 +162,7 @@ def without(prefix: str) -> Callable[[layouts.Shapes], layouts.Shapes]:
 BAD: dict[str, tuple[Callable[[layouts.Shapes], layouts.Shapes], str]] = {
     "no VAE": (without("first_stage_model."), "without a VAE. Load its U-Net with UNETLoader"),
     "no text encoder": (without("cond_stage_model."), "without a text encoder"),
-    "no model": (lambda _: {"a": (1,), "b": (1,), "c": (1,)}, "not recognised: not a LoRA.*models inspect"),
+    "no model": (lambda _: {"a": (1,), "b": (1,), "c": (1,)}, "not recognised: .*not a LoRA.*models inspect"),
     "mixed": (
         lambda shapes: (
             without("model.diff")(shapes)
@@ -203,3 +203,48 @@ def test_a_real_vocabulary_gives_the_ids_of_transformers(folders: Folders):
         49407,
         [320, 1125, 539, 320, 2368],
     )
+
+
+@pytest.fixture(scope="module")
+def parts(folders: Folders) -> Folders:
+    """The same models as folders, among the parts."""
+    for family in ("SD 2", "SDXL"):
+        path = folders.models("checkpoints") / f"{family}.safetensors"
+        weights = tiny_models.load_weights(path)
+        small_models.write_folder(folders.models("diffusion_models") / family, SMALL[family], weights)
+        for each in (folders.models("diffusion_models") / family).glob("text_encoder*"):
+            each.rename(folders.models("text_encoders").joinpath(f"{family} {each.name}"))
+    return folders
+
+
+@pytest.mark.parametrize("family", ["SD 2", "SDXL"])
+def test_a_unet_in_a_folder_is_that_of_the_whole_file(family: str, parts: Folders):
+    name = f"{family}/unet"
+    assert name in UNETS.names(parts)
+    ours, theirs = load_unet(name, folders=parts), load_checkpoint(f"{family}.safetensors", folders=parts).MODEL
+    assert replace(ours, weights=theirs.weights) == theirs
+    pool = ModelPool(precision="fp32", device="cpu")
+    weights = pool.unet(theirs).state_dict()
+    assert all(torch.equal(tensor, weights[key]) for key, tensor in pool.unet(ours).state_dict().items())
+
+
+def test_text_encoders_in_folders_are_those_of_the_whole_file(parts: Folders):
+    pool = ModelPool(precision="fp32", device="cpu")
+    for family, load in (
+        ("SD 2", lambda: load_clip("SD 2 text_encoder", folders=parts)),
+        ("SDXL", lambda: load_two_clips("SDXL text_encoder_2", "SDXL text_encoder", folders=parts)),
+    ):
+        whole = load_checkpoint(f"{family}.safetensors", folders=parts).CLIP
+        ours, theirs = (encode_prompt(pool, clip, "the (blue:1.3) cat").prompts[0] for clip in (load(), whole))
+        assert ours.tokens.shape == theirs.tokens.shape
+        if family == "SDXL":
+            assert torch.equal(ours.tokens, theirs.tokens)
+
+
+def test_an_epsilon_model_is_told_by_the_scheduler_beside_its_folder(parts: Folders):
+    folder = parts.models("diffusion_models") / "SD 2"
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("v_prediction", "epsilon"))
+    assert load_unet("SD 2/unet", folders=parts).prediction == "epsilon"
+    config.unlink()
+    assert load_unet("SD 2/unet", folders=parts).prediction == "v_prediction"
