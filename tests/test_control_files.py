@@ -21,6 +21,7 @@ from tests.adapter_files import change as matrices
 from tests.adapter_files import lora
 from tests.commands import latentloom
 from tests.control_scenes import checkpoint, control, draw, near, sampled, steered
+from tests.pickle_files import permission, pickled
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,17 @@ def test_a_union_is_not_asked_for_what_it_does_not_know(data: Path, engine: Engi
 
     with pytest.raises(RunFailed, match="knows 6 kinds of pictures, and not the one"):
         sampled(engine, "SDXL", steer)
+
+
+def test_a_pickle_is_read_where_that_is_allowed(data: Path, engine: Engine):
+    checkpoint(data, "SD 1")
+    name, _ = control(data, "SD 1")
+    own = {f"control_model.{each}": weight for each, weight in weights_of("SD 1").items()}
+    pickled(data / "models" / "controlnet" / "net.pth", {"state_dict": own})
+    with permission():
+        assert torch.equal(sampled(engine, "SD 1", steered("net.pth")), sampled(engine, "SD 1", steered(name)))
+    with pytest.raises(ModelError, match="this is a pickle"):
+        read_control_net(data / "models" / "controlnet" / "net.pth", "net.pth")
 
 
 def weights_of(family: str) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Where and when a picture steers a prompt, against diffusers' networks asked directly."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -16,8 +17,9 @@ from nodes.engine import Engine
 from nodes.maths.guidance import keep_area
 from nodes.maths.model_sampling import DiscreteSampling
 from nodes.models import ModelPool
+from nodes.placed_controls import sharing_controls
 from nodes.unet_patches import downscale
-from nodes.values import Area, Conditioning, Control, ControlNet, Model, Prompt
+from nodes.values import Area, Conditioning, Control, ControlNet, Model, Prompt, Weights
 from tests import control_scenes as scenes
 from tests.control_scenes import checkpoint, control, drawing, near, plainly, sampled, steered, tensor
 
@@ -107,6 +109,19 @@ def test_a_picture_is_cut_to_the_latents_proportions_and_resized(data: Path, eng
     near(ours, X - SIGMA * theirs.noise(scaled, timestep_of(SIGMA), TOKENS[0], hint))
 
 
+def test_each_latent_of_a_batch_has_its_own_picture_and_one_does_for_all(data: Path, engine: Engine):
+    model, net = references(engine, data, control(data, "SD 1")[0])
+
+    def denoised(x: Tensor, *pictures: Tensor) -> Tensor:
+        prompt = Prompt(TOKENS[0], controls=(Control(net, torch.cat(pictures)),))
+        return guided_denoiser(engine.models, model, Conditioning((prompt,)), None, 1.0, len(x))(x, SIGMA)
+
+    first, second = drawing(1), drawing(2)
+    alone = [denoised(X, first), denoised(X, second)]
+    near(denoised(X.repeat(2, 1, 1, 1), first, second), torch.cat(alone))
+    near(denoised(X.repeat(2, 1, 1, 1), first), torch.cat([alone[0], alone[0]]))
+
+
 def test_prompts_that_are_steered_and_others_are_asked_apart_and_mixed(data: Path, engine: Engine):
     theirs = Loaded(data)
     model, net = references(engine, data, theirs.name)
@@ -148,3 +163,34 @@ def test_a_lowered_resolution_leaves_out_what_has_no_place_there(data: Path, eng
 
     pictures = [sampled(engine, "SD 1", steer, patch=shrunk) for steer in (steered(name), plainly)]
     assert not torch.equal(*pictures)
+
+
+NET = ControlNet(Weights(Path("net"), "net", "net"))
+
+
+def prompts(*steered_by: float | None, shared: bool = True) -> Conditioning:
+    """A prompt for each strength, steered that strongly; None: not at all."""
+    return Conditioning(
+        tuple(
+            Prompt(TOKENS[0], controls=() if each is None else (Control(NET, drawing(), each),), shares_controls=shared)
+            for each in steered_by
+        )
+    )
+
+
+def strengths(conditioning: Conditioning) -> list[list[float]]:
+    return [[control.strength for control in each.controls] for each in conditioning.prompts]
+
+
+def test_what_prompts_share_goes_round_the_others():
+    assert strengths(sharing_controls(prompts(None, None), prompts(0.5))) == [[0.5], []]
+    assert strengths(sharing_controls(prompts(None), prompts(0.5, None, 0.7))) == [[0.5], [0.7]]
+    assert strengths(sharing_controls(prompts(None, None), prompts(0.1, 0.2, 0.3))) == [[0.1], [0.2], [0.3]]
+
+
+def test_nothing_is_shared_with_prompts_that_are_steered_already_or_have_an_area():
+    own = prompts(None, 0.9)
+    assert sharing_controls(own, prompts(0.5)) is own
+    assert strengths(sharing_controls(prompts(None), prompts(0.5, shared=False))) == [[]]
+    apart = Conditioning(tuple(replace(each, area=Area(4, 4)) for each in prompts(0.5).prompts))
+    assert strengths(sharing_controls(prompts(None), apart)) == [[]]
