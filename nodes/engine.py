@@ -24,55 +24,11 @@ from graph.store import MemoryStore, Store
 from graph.tiered_store import TieredStore
 from graph.values import Service
 from graph.workflow import Workflow, read
-from nodes import (
-    animations,
-    batches,
-    block_merging,
-    checkpoints,
-    clip_vision,
-    computation,
-    controlnets,
-    custom_sampling,
-    differential,
-    flow,
-    gligen,
-    guidance,
-    hypernetworks,
-    image_filters,
-    image_transforms,
-    images,
-    ip_adapters,
-    latent_operations,
-    latent_transforms,
-    latents,
-    lists,
-    loading,
-    lora_saving,
-    loras,
-    masks,
-    merging,
-    model_inputs,
-    model_overrides,
-    model_saving,
-    primitives,
-    prompt_areas,
-    samplers,
-    sampling,
-    saving,
-    schedules,
-    text,
-    tiled_vae,
-    transparency,
-    unclip,
-    unet_patches,
-    upscaling,
-    videos,
-)
 from nodes.codecs import CODEC
 from nodes.documents import Documents
 from nodes.models import ModelPool
+from nodes.modules import node_modules
 from nodes.precision import PrecisionChoice
-from nodes.vision.modules import MODULES as VISION
 
 MEMORY_BYTES = 2 * 1024**3
 DISK_BYTES = 20 * 1024**3
@@ -82,51 +38,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "workflows" / "input"
 
 def built_in() -> Catalogue:
     """The nodes that ship with Latentloom."""
-    return Catalogue.gather(
-        animations,
-        batches,
-        block_merging,
-        checkpoints,
-        computation,
-        clip_vision,
-        controlnets,
-        custom_sampling,
-        differential,
-        flow,
-        gligen,
-        guidance,
-        hypernetworks,
-        image_filters,
-        image_transforms,
-        images,
-        ip_adapters,
-        latent_operations,
-        latent_transforms,
-        latents,
-        lists,
-        loading,
-        lora_saving,
-        loras,
-        masks,
-        merging,
-        model_inputs,
-        model_overrides,
-        model_saving,
-        primitives,
-        prompt_areas,
-        samplers,
-        sampling,
-        saving,
-        schedules,
-        text,
-        tiled_vae,
-        transparency,
-        unclip,
-        unet_patches,
-        upscaling,
-        videos,
-        *VISION,
-    )
+    return Catalogue.gather(*node_modules())
 
 
 def full_catalogue(folders: Folders, own: Iterable[Path] = ()) -> Catalogue:

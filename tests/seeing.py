@@ -11,13 +11,13 @@ from graph.builder import WorkflowBuilder
 from graph.lists import Items
 from nodes import checkpoints, latents, masks, sampling, text
 from nodes.models import ModelPool
-from nodes.vision.modules import MODULES
+from nodes.modules import node_modules
 from tests.drawings import DRAWINGS
 from tests.running import Bench
 
 
 def vision_bench(folder: Path) -> Bench:
-    used = Bench.below(folder, *MODULES, checkpoints, latents, masks, sampling, text)
+    used = Bench.below(folder, *node_modules("vision."), checkpoints, latents, masks, sampling, text)
     return replace(used, services={ModelPool: ModelPool("fp32", "cpu")}, catalogue=used.catalogue | DRAWINGS)
 
 
