@@ -2,16 +2,21 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from graph.builder import WorkflowBuilder
+from graph.folders import Folders
 from graph.store import MemoryStore
 from nodes.checkpoints import load_checkpoint
 from nodes.engine import Engine
 from nodes.latents import empty_latent
 from nodes.sampling import ksampler
 from nodes.text import encode_text
+from server.bench.random_models import write_folder
 from server.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,43 +24,71 @@ if TYPE_CHECKING:
 
 FEW, MANY = 4, 28
 """A step's time is the difference between a long and a short run, so what surrounds the steps cancels out."""
+LONGEST = 30.0
+"""Seconds of steps in one run; where a step takes long, there are fewer."""
 CFG = 4.0
 
 Say = Callable[[str], None]
+Sample = Callable[[int, int], float]
 
 
-def measure(
-    settings: Settings, repeats: int, size: int, precision: "PrecisionChoice", checkpoint: str, say: Say
-) -> None:
-    """Print medians of interleaved runs in one process."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is sampled: pictures of these sizes, in batches of these, with a checkpoint or a random one."""
+
+    sizes: Sequence[int]
+    batches: Sequence[int]
+    precision: "PrecisionChoice"
+    checkpoint: str
+    random: bool = False
+    repeats: int = 10
+
+
+def measure(settings: Settings, asked: Asked, say: Say) -> None:
+    """Print medians of interleaved runs in one process, for every size and batch."""
+    if not asked.random:
+        return _measure(settings.folders(), asked, say)
+    with TemporaryDirectory() as folder:
+        folders = Folders.below(Path(folder))
+        say("making Stable Diffusion 1.5 with random weights")
+        write_folder(folders.models("checkpoints") / asked.checkpoint)
+        return _measure(folders, asked, say)
+
+
+def _measure(folders: Folders, asked: Asked, say: Say) -> None:
     import torch
 
-    engine = Engine(settings.folders(), store=MemoryStore(1 << 30), precision=precision)
-    ours = _ours(engine, checkpoint, size)
-    ours(FEW, 0)  # before the pipeline is loaded, so that whatever is wrong with the checkpoint is said by the engine
-    theirs = _theirs(engine, checkpoint, size, torch.bfloat16 if precision == "bf16" else torch.float32)
-    theirs(FEW, 0)
+    engine = Engine(folders, store=MemoryStore(1 << 30), precision=asked.precision)
+    cells = [(size, batch) for size in asked.sizes for batch in asked.batches]
+    ours = {cell: _ours(engine, asked.checkpoint, *cell) for cell in cells}
+    # Before the pipeline is loaded, so that whatever is wrong with the checkpoint is said by the engine.
+    ours[cells[0]](1, 0)
+    dtype = torch.bfloat16 if asked.precision == "bf16" else torch.float32
+    pipeline = _pipeline(engine, asked.checkpoint, dtype)
+    say(f"{asked.checkpoint}, {asked.precision}, cfg {CFG:g}, euler, {torch.get_num_threads()} threads: ms per step")
+    say(f"{'pixels':>8}{'batch':>7}{'latentloom':>14}{'diffusers':>14}{'ratio':>9}{'of pairs':>10}")
+    for cell in cells:
+        mine, other = _paired(ours[cell], _theirs(pipeline, *cell), asked.repeats)
+        a, b = statistics.median(mine), statistics.median(other)
+        pairs = statistics.median(x / y for x, y in zip(mine, other, strict=True))
+        say(f"{cell[0]:>8}{cell[1]:>7}{a * 1000:>14.2f}{b * 1000:>14.2f}{a / b:>9.3f}{pairs:>10.3f}")
+
+
+def _paired(ours: Sample, theirs: Sample, repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds per step, both in turn, `repeats` times each."""
+    took = max(sample(2, 0) / 2 for sample in (ours, theirs))  # which warms up as well
+    many = max(2, min(MANY, int(LONGEST / took)))
+    few = min(FEW, many // 2)
     mine: list[float] = []
     other: list[float] = []
     for repeat in range(1, repeats + 1):
         pair = [(ours, mine), (theirs, other)]
         for sample, times in pair if repeat % 2 else reversed(pair):
-            times.append(_per_step(sample, repeat))
-    a, b = statistics.median(mine), statistics.median(other)
-    say(f"{checkpoint}, {size} × {size} pixels, {precision}, cfg {CFG:g}, euler, {torch.get_num_threads()} threads")
-    say(f"latentloom            {a * 1000:9.2f} ms per step")
-    say(f"diffusers' pipeline   {b * 1000:9.2f} ms per step")
-    say(
-        f"ratio                 {a / b:9.3f}   (median of the {repeats} paired ratios: "
-        f"{statistics.median(x / y for x, y in zip(mine, other, strict=True)):.3f})"
-    )
+            times.append((sample(many, 2 * repeat) - sample(few, 2 * repeat + 1)) / (many - few))
+    return mine, other
 
 
-def _per_step(sample: Callable[[int, int], float], seed: int) -> float:
-    return (sample(MANY, 2 * seed) - sample(FEW, 2 * seed + 1)) / (MANY - FEW)
-
-
-def _ours(engine: Engine, checkpoint: str, size: int) -> Callable[[int, int], float]:
+def _ours(engine: Engine, checkpoint: str, size: int, batch: int) -> Sample:
     def sample(steps: int, seed: int) -> float:
         with WorkflowBuilder() as workflow:
             model, clip, _ = load_checkpoint(ckpt_name=checkpoint)
@@ -68,7 +101,7 @@ def _ours(engine: Engine, checkpoint: str, size: int) -> Callable[[int, int], fl
                 scheduler="normal",
                 positive=encode_text(text="a red house", clip=clip),
                 negative=encode_text(text="", clip=clip),
-                latent_image=empty_latent(width=size, height=size),
+                latent_image=empty_latent(width=size, height=size, batch_size=batch),
             )
         began = time.perf_counter()
         engine.run(workflow, targets=[latent.step]).checked()
@@ -77,7 +110,7 @@ def _ours(engine: Engine, checkpoint: str, size: int) -> Callable[[int, int], fl
     return sample
 
 
-def _theirs(engine: Engine, checkpoint: str, size: int, dtype: Any) -> Callable[[int, int], float]:
+def _pipeline(engine: Engine, checkpoint: str, dtype: Any) -> Any:
     import torch
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
     from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
@@ -86,16 +119,21 @@ def _theirs(engine: Engine, checkpoint: str, size: int, dtype: Any) -> Callable[
 
     path = CHECKPOINTS.locate(engine.folders, checkpoint)
     pipeline_class, scheduler_class = cast(Any, StableDiffusionPipeline), cast(Any, EulerDiscreteScheduler)
-    device = engine.models.device
     loaded = pipeline_class.from_pretrained(
         path, safety_checker=None, feature_extractor=None, requires_safety_checker=False
     )
-    pipeline = loaded.to(device, dtype)
+    pipeline = loaded.to(engine.models.device, dtype)
     pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
     if dtype == torch.bfloat16:
         pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.set_progress_bar_config(disable=True)
-    prompt, negative = pipeline.encode_prompt("a red house", device, 1, True, "")
+    return pipeline
+
+
+def _theirs(pipeline: Any, size: int, batch: int) -> Sample:
+    import torch
+
+    prompt, negative = pipeline.encode_prompt("a red house", pipeline.device, 1, True, "")
 
     def sample(steps: int, seed: int) -> float:
         began = time.perf_counter()
@@ -103,6 +141,7 @@ def _theirs(engine: Engine, checkpoint: str, size: int, dtype: Any) -> Callable[
             prompt_embeds=prompt,
             negative_prompt_embeds=negative,
             num_inference_steps=steps,
+            num_images_per_prompt=batch,
             guidance_scale=CFG,
             height=size,
             width=size,

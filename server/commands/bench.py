@@ -29,6 +29,13 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> l
     return numbers
 
 
+def _sizes(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
+    numbers = _numbers(context, parameter, text)
+    if min(numbers) < 64:
+        raise click.BadParameter("a picture has 64 pixels a side or more")
+    return numbers
+
+
 @contextmanager
 def _explained() -> Generator[None]:
     """A sentence instead of a traceback for what cannot be measured."""
@@ -67,16 +74,47 @@ def start(repeats: int) -> None:
 
 @bench.command()
 @click.option("--repeats", type=click.IntRange(1), default=10, show_default=True)
-@click.option("--size", type=click.IntRange(64), default=128, show_default=True, help="Pixels of a side.")
+@click.option("--size", "sizes", default="128", show_default=True, callback=_sizes, help="Pixels of a side: 128,256.")
+@click.option("--batch", "batches", default="1", show_default=True, callback=_numbers, help="Pictures at once: 1,4.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
 @click.option("--checkpoint", default="loomlet", show_default=True, help="A diffusers folder below models/checkpoints.")
+@click.option("--random", is_flag=True, help="Stable Diffusion 1.5 with random weights, made for the occasion.")
 @click.pass_obj
-def sampling(settings: Settings, repeats: int, size: int, precision: "PrecisionChoice", checkpoint: str) -> None:
+def sampling(
+    settings: Settings,
+    repeats: int,
+    sizes: list[int],
+    batches: list[int],
+    precision: "PrecisionChoice",
+    checkpoint: str,
+    random: bool,
+) -> None:
     """Seconds per sampler step against diffusers' own pipeline: same weights, precision and size, interleaved."""
-    from server.bench.sampling import measure
+    from server.bench.sampling import Asked, measure
+
+    asked = Asked(
+        sizes=sizes,
+        batches=batches,
+        precision=precision,
+        checkpoint="sd15" if random else checkpoint,
+        random=random,
+        repeats=repeats,
+    )
+    with _explained():
+        measure(settings, asked, click.echo)
+
+
+@bench.command()
+@click.option("--size", type=click.IntRange(64), default=128, show_default=True, help="Pixels of a side.")
+@click.option("--steps", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="bf16", show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+def memory(size: int, steps: int, precision: "PrecisionChoice", repeats: int) -> None:
+    """Stable Diffusion 1.5 with random weights, from a file to a picture: seconds and memory, against diffusers."""
+    from server.bench.memory import measure
 
     with _explained():
-        measure(settings, repeats, size, precision, checkpoint, click.echo)
+        measure(size, steps, precision, repeats, click.echo)
 
 
 @bench.command()
