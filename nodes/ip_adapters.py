@@ -19,7 +19,7 @@ from nodes.network_patches import PictureAttention
 from nodes.picture_prompts import ClipVision, IpAdapter
 from nodes.single_files import file_reference, identified
 from nodes.unet_patches import patched_by
-from nodes.values import Image, Model
+from nodes.values import Image, Mask, Model
 from nodes.weight_files import read_header
 from nodes.weight_places import NotThisNetwork, shapes_below
 
@@ -53,16 +53,18 @@ def apply_ip_adapter(
     end_at: Moment = 1.0,
     embeds_scaling: Annotated[Literal["V only"], Field(description="What the weight weighs: the values.")] = "V only",
     image_negative: Image | None = None,
+    attn_mask: Mask | None = None,
     models: ModelPool = INJECTED,
 ) -> Model:
-    """Show a model pictures beside the text of the prompt, from one moment of the sampling to another."""
+    """Show a model pictures beside the text, from one moment of the sampling to another, everywhere or by a mask."""
     check_fit(model, ipadapter)
     if not weight:
         return model
     from nodes.picture_tokens import picture_tokens
 
     unlike = None if image_negative is None else image_negative.rgb
-    pictures = picture_tokens(models, ipadapter, clip_vision, image.rgb, unlike, combine_embeds)
+    mask = None if attn_mask is None else attn_mask.values[:1]
+    pictures = picture_tokens(models, ipadapter, clip_vision, image.rgb, unlike, combine_embeds, mask)
     adapter = replace(ipadapter.weights, part=ATTENTION)
     return patched_by(model, PictureAttention(adapter, pictures, weight, start_at, end_at))
 

@@ -1,5 +1,6 @@
 """Cross-attention that looks at pictures beside the text, each as strongly as its patch says."""
 
+import math
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +17,8 @@ from nodes.network_patches import PictureAttention
 from nodes.open_weights import OpenWeights
 
 _NEGATIVE: ContextVar[Tensor | None] = ContextVar("negative", default=None)
+_SIZE: ContextVar[tuple[int, int]] = ContextVar("size")
+"""Height and width of the latent."""
 
 
 @contextmanager
@@ -30,6 +33,7 @@ def on_sides(negative: Bool[Tensor, " batch"] | None) -> Generator[None]:
 
 def attend_to_pictures(view: Module, patches: Sequence[PictureAttention]) -> None:
     """Put pictures beside the text in a network, in place: in a copy that nobody else computes with."""
+    view.register_forward_pre_hook(_note_size)
     files = OpenWeights()
     named = dict(cast("Iterable[tuple[str, Any]]", view.named_modules()))
     for at, name in enumerate(cross_attentions(f"{name}." for name in named)):
@@ -38,12 +42,32 @@ def attend_to_pictures(view: Module, patches: Sequence[PictureAttention]) -> Non
         attention.processor = _CrossAttention(seen)
 
 
+def _note_size(module: Module, args: tuple[Any, ...]) -> None:
+    latent: Tensor = args[0]
+    _SIZE.set((latent.shape[-2], latent.shape[-1]))
+
+
+def grid(tokens: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of a layer's places, in proportion to height and width as nearly as there are so many."""
+    divisors = (rows for rows in range(1, tokens + 1) if tokens % rows == 0)
+    rows = min(divisors, key=lambda rows: abs(math.log(rows * rows / tokens * width / height)))
+    return rows, tokens // rows
+
+
 class _Seen(NamedTuple):
     """Keys and values of pictures in one layer, on the positive side and on the negative one."""
 
     keys: Float[Tensor, "2 heads tokens width"]
     values: Float[Tensor, "2 heads tokens width"]
     weight: float
+    mask: Float[Tensor, "1 height width"] | None
+
+    def weights(self, tokens: int) -> float | Float[Tensor, "tokens 1"]:
+        """How much they count, at each place of a layer."""
+        if self.mask is None:
+            return self.weight
+        size = grid(tokens, *_SIZE.get())
+        return self.weight * F.interpolate(self.mask[None], size, mode="bicubic").reshape(-1, 1).to(self.keys)
 
 
 def _seen(patch: PictureAttention, files: OpenWeights, at: int, heads: int, like: Tensor) -> _Seen:
@@ -53,7 +77,8 @@ def _seen(patch: PictureAttention, files: OpenWeights, at: int, heads: int, like
         weight = files.tensor(patch.adapter.path, f"{ATTENTION}{attention_name(at)}.{name}.weight")
         return _by_heads(F.linear(tokens, weight.float()).to(like), heads)
 
-    return _Seen(projected("to_k_ip"), projected("to_v_ip"), patch.weight)
+    mask = None if patch.pictures.mask is None else patch.pictures.mask.to(like.device)
+    return _Seen(projected("to_k_ip"), projected("to_v_ip"), patch.weight, mask)
 
 
 def _by_heads(tensor: Tensor, heads: int) -> Float[Tensor, "batch {heads} tokens width"]:
@@ -82,5 +107,6 @@ class _CrossAttention:
         negative = _NEGATIVE.get()
         side = torch.zeros(len(query), dtype=torch.long, device=query.device) if negative is None else negative.long()
         for seen in self.seen:
-            out = out + seen.weight * F.scaled_dot_product_attention(query, seen.keys[side], seen.values[side])
+            shown = F.scaled_dot_product_attention(query, seen.keys[side], seen.values[side])
+            out = out + seen.weights(query.shape[2]) * shown
         return attn.to_out[0](out.transpose(1, 2).flatten(2))

@@ -55,9 +55,10 @@ class IpAdapter(Value, kind="IPADAPTER"):
 class PictureTokens:
     """Pictures as tokens for cross-attention, and what stands in their place on the negative side.
 
-    Only the digest of them tells them from others.
+    A mask (of any size, of all that is sampled) says where they count. Only the digest of all tells them from others.
     """
 
     digest: str
     tokens: Float[Tensor, "1 tokens width"] = field(compare=False)
     negative: Float[Tensor, "1 tokens width"] = field(compare=False)
+    mask: Float[Tensor, "1 height width"] | None = field(default=None, compare=False)

@@ -44,12 +44,14 @@ def picture_tokens(
     pixels: Pixels,
     unlike: Pixels | None = None,
     combine: Combine = "concat",
+    mask: Float[Tensor, "1 mask_height mask_width"] | None = None,
 ) -> PictureTokens:
     """Tokens of pictures of 0…1, the middle of which is looked at.
 
     Args:
         unlike: pictures for the negative side; by default as in training, when there was none.
         combine: whether several pictures give tokens of their own, or of their average.
+        mask: where they count, 0…1; None: everywhere.
     """
     seen = _features(adapter, encode_pictures(models, encoder, pixels, crop=True))
     if unlike is not None:
@@ -66,7 +68,8 @@ def picture_tokens(
         own, other = (_tokens(module(_combined(each, combine).to(models.device))) for each in (seen, away))
     # As many on either side: what is repeated is attended to as if it stood there once.
     own, other = (each.repeat(1, -(-max(own.shape[1], other.shape[1]) // each.shape[1]), 1) for each in (own, other))
-    return PictureTokens(digest(b"picture tokens", _bytes(own), _bytes(other)).hex(), own, other)
+    where = b"" if mask is None else _bytes(mask)
+    return PictureTokens(digest(b"picture tokens", _bytes(own), _bytes(other), where).hex(), own, other, mask)
 
 
 def _features(adapter: IpAdapter, seen: ClipVisionOutput) -> Tensor:

@@ -24,9 +24,10 @@ from nodes.maths.clip_pictures import clip_pictures
 from nodes.model_errors import ModelError
 from nodes.models import ModelPool
 from nodes.network_patches import PictureAttention
+from nodes.picture_attention import grid
 from nodes.sampling import ksampler, ksampler_advanced
 from nodes.text import encode_text
-from nodes.values import Image, Latent, Model
+from nodes.values import Image, Latent, Mask, Model
 from tests import original_layouts as layouts
 from tests import picture_encoders, small_models, tiny_models
 from tests.ip_adapter_files import as_diffusers_takes_them, write_ip_adapter
@@ -71,7 +72,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 @pytest.fixture(scope="module")
 def engine(folders: Folders) -> Engine:
-    return Engine(folders, catalogue=built_in() | Catalogue([pictures]), precision="fp32")
+    return Engine(folders, catalogue=built_in() | Catalogue([pictures, half]), precision="fp32")
 
 
 def sampling(
@@ -84,7 +85,8 @@ def sampling(
             adapter = load_ip_adapter(ipadapter_file=f"{family} {design}.safetensors")
             encoder = load_clip_vision(clip_name="tiny.safetensors")
             shown: Any = pictures(count)
-            model = apply_ip_adapter(model=model, ipadapter=adapter, image=shown, clip_vision=encoder, **settings)
+            given = {name: value() if name == "attn_mask" else value for name, value in settings.items()}
+            model = apply_ip_adapter(model=model, ipadapter=adapter, image=shown, clip_vision=encoder, **given)
         asked: Any = {
             "model": model, "steps": STEPS, "cfg": CFG, "sampler_name": "euler", "scheduler": "normal",
             "positive": encode_text(text=TEXT, clip=clip), "negative": encode_text(text=AWAY_TEXT, clip=clip),
@@ -101,19 +103,29 @@ def sampling(
     return workflow, latent.step
 
 
+@node("Half")
+def half() -> Mask:
+    """The left half, fading out."""
+    return Mask(half_values())
+
+
+def half_values() -> Tensor:
+    return torch.linspace(1.5, -0.5, SIDE).clamp(0, 1).expand(1, SIDE, -1).contiguous()
+
+
 def sampled(engine: Engine, *asked: Any, **named: Any) -> Tensor:
     workflow, step = sampling(*asked, **named)
     return cast(Latent, engine.run(workflow, targets=[step]).checked().outputs[step][0]).samples
 
 
-def pipeline(folders: Folders, family: str, design: str, scale: float, count: int) -> Tensor:
+def pipeline(folders: Folders, family: str, design: str, scale: float, count: int, **more: Any) -> Tensor:
     made = family_pipeline(folders.data / family)
     made.register_modules(image_encoder=ENCODER)
     weights = tiny_models.load_weights(folders.models("ipadapter") / f"{family} {design}.safetensors")
     made.load_ip_adapter(as_diffusers_takes_them(weights), subfolder="", weight_name="")
     made.set_ip_adapter_scale(scale)
     shown = clip_pictures(pixels(count), 32, crop=True)
-    return made(**ASKED, height=SIDE, width=SIDE, latents=start(), ip_adapter_image=[shown]).images
+    return made(**ASKED, **more, height=SIDE, width=SIDE, latents=start(), ip_adapter_image=[shown]).images
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -135,6 +147,19 @@ def test_the_latents_are_those_of_diffusers_pipeline(
     ours = sampled(engine, family, count, ({"weight": scale},), design=design)
     near(ours * SMALL[family].scale, pipeline(folders, family, design, scale, count))
     assert not torch.allclose(ours, sampled(engine, family, adapters=()), atol=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_mask_says_where_it_counts_as_in_diffusers(folders: Folders, engine: Engine):
+    ours = sampled(engine, "SD 1", adapters=({"weight": 0.8, "attn_mask": half},))
+    masks = {"ip_adapter_masks": [half_values()[None]]}
+    near(ours * SMALL["SD 1"].scale, pipeline(folders, "SD 1", "base", 0.8, 1, cross_attention_kwargs=masks))
+    assert not torch.equal(ours, sampled(engine, "SD 1", adapters=({"weight": 0.8},)))
+
+
+def test_the_places_of_a_layer_lie_as_those_of_the_latent():
+    latents = ((64, 8, 8), (20, 9, 7), (24, 4, 6), (6, 2, 3))
+    assert [grid(*each) for each in latents] == [(8, 8), (5, 4), (4, 6), (2, 3)]
 
 
 def test_a_weight_of_0_is_the_model_itself(engine: Engine):
