@@ -15,7 +15,7 @@ from nodes.engine import Engine
 from nodes.picture_files import decode_mask, decode_picture
 from workflows.documents import EXAMPLES as FOLDER
 from workflows.examples import EXAMPLES, build
-from workflows.examples import main as script
+from workflows.examples.__main__ import main as script
 
 
 def engine(folder: Path) -> Engine:
