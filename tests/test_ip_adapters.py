@@ -12,6 +12,7 @@ from graph.builder import WorkflowBuilder
 from graph.catalogue import Catalogue
 from graph.folders import Folders
 from graph.node import node
+from nodes import pickles
 from nodes.adapter_names import canonical_shapes
 from nodes.checkpoints import load_checkpoint
 from nodes.clip_vision import load_clip_vision
@@ -24,6 +25,7 @@ from nodes.maths.clip_pictures import clip_pictures
 from nodes.model_errors import ModelError
 from nodes.models import ModelPool
 from nodes.network_patches import PictureAttention
+from nodes.patched_network import patched
 from nodes.picture_attention import grid
 from nodes.sampling import ksampler, ksampler_advanced
 from nodes.text import encode_text
@@ -248,6 +250,28 @@ def test_an_encoder_that_the_adapter_was_not_trained_with_is_refused(folders: Fo
     encoder = load_clip_vision("other.safetensors", folders=folders)
     with pytest.raises(ValueError, match=r"\(base\) takes pictures encoded into 24 numbers, but 'other.*' makes 25"):
         apply_ip_adapter(model, adapter, Image(pixels(1)), encoder, models=ModelPool("fp32", "cpu"))
+
+
+def test_a_pickle_as_they_are_published_gives_the_same_where_it_is_allowed(folders: Folders, engine: Engine):
+    root = folders.models("ipadapter")
+    nested = as_diffusers_takes_them(tiny_models.load_weights(root / "SD 1 plus.safetensors"))
+    cast(Any, torch).save(nested, root / "SD 1 plus.bin")
+    with pytest.raises(ModelError, match="pickle"):
+        load_ip_adapter("SD 1 plus.bin", folders=folders)
+    pickles.allow()
+    try:
+        model = load_checkpoint("SD 1.safetensors", folders=folders).MODEL
+        encoder = load_clip_vision("tiny.safetensors", folders=folders)
+        digests = set[str]()
+        for end in (".bin", ".safetensors"):
+            adapter = load_ip_adapter(f"SD 1 plus{end}", folders=folders)
+            shown = apply_ip_adapter(model, adapter, Image(pixels(1)), encoder, models=engine.models)
+            [patch] = cast("tuple[PictureAttention]", shown.network_patches)
+            digests.add(patch.pictures.digest)
+            patched(engine.models.unet(shown), shown.network_patches)
+        assert len(digests) == 1
+    finally:
+        pickles.allow(False)
 
 
 def without(name: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
