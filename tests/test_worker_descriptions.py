@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from server.workers.pool import WorkerPool
+from tests.pickle_files import pickled
 from tests.workers import alone, chain, job, only_worker, pool_of, run, shown, use
 
 pytestmark = pytest.mark.anyio
@@ -168,3 +170,14 @@ def nameless(name: Annotated[str, Broken()]) -> Said:
         nodes = await described(pool)
     assert "Mine" in nodes and "Nameless" not in nodes
     assert any("Nameless cannot be described" in record.message for record in caplog.records)
+
+
+async def test_models_in_pickles_are_offered_and_read_by_workers_that_may(tmp_path: Path):
+    pickled(tmp_path / "models" / "upscale_models" / "old.pth", {"params": {"a": torch.ones(2)}})
+    async with pool_of(tmp_path) as pool:
+        assert "old.pth" not in str((await pool.describe()).nodes["UpscaleModelLoader"])
+    async with pool_of(tmp_path, {"allow_pickle": True}) as pool:
+        assert "old.pth" in str((await pool.describe()).nodes["UpscaleModelLoader"])
+        workflow = {"1": use("UpscaleModelLoader", model_name="old.pth"), "2": use("PreviewAny", source=["1", 0])}
+        result = await run(pool, workflow)
+    assert "no upscale model that is known here; it holds a" in str(result.failures)

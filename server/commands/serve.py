@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from server.logs import FORMATS, log_to_stderr
-from server.options import PRECISIONS
+from server.options import PRECISIONS, allow_pickle
 from server.quantities import SIZE
 from server.settings import Settings, WrongRequest
 
@@ -135,6 +135,7 @@ Flags of ComfyUI's server are accepted; those that mean nothing here are named i
 @click.option("--force-fp32", "fp32", is_flag=True, help="The same as --precision fp32.")
 @click.option("--force-fp16", "--fp16-unet", "fp16", is_flag=True, help="The same as --precision fp16.")
 @click.option("--bf16-unet", "bf16", is_flag=True, help="The same as --precision bf16.")
+@allow_pickle
 @click.option(
     "--store",
     type=click.Choice(("disk", "memory", "none")),
@@ -294,6 +295,7 @@ class _Given:
 
     def service(self, web: "WebOptions") -> "ServiceOptions":
         """What the server is told."""
+        from nodes import pickles
         from server.database.engines import place_of
         from server.service import ServiceOptions
         from server.web.frontend import Frontend
@@ -308,6 +310,7 @@ class _Given:
             store="none" if given["cache_none"] else given["store"],
             store_bytes=given["store_bytes"],
             precision=self._precision(),
+            allow_pickle=pickles.allowed(),
             previews=PreviewOptions(side=given["preview_size"], most_per_second=10.0 if previews else 0.0),
         )
         try:

@@ -53,6 +53,7 @@ class Descriptions:
     """
 
     def __init__(self, options: WorkerOptions) -> None:
+        self._pickles = f"pickles: {options.allow_pickle}"
         self._own_nodes = (Folders.below(options.data).own_nodes, *options.own_nodes)
         self._path = options.data / "cache" / "object_info.json"
 
@@ -86,6 +87,7 @@ class Descriptions:
     def _parts(self) -> Iterator[str]:
         yield sys.version
         yield version("pydantic")
+        yield self._pickles
         for package in PACKAGES:
             yield from _files(sorted((ROOT / package).rglob("*.py")))
         for entry in sorted(entry_points(group="latentloom.nodes")):

@@ -40,6 +40,7 @@ class WorkerOptions:
         store: where results are kept.
         store_bytes: how much the store may hold; None: as much as `latentloom run` lets it.
         precision: the number format of denoising networks.
+        allow_pickle: whether models in pickles are read, numbers alone.
         warm_up: import the heavy libraries before the first job comes, which then is not kept waiting by them.
         heartbeat: seconds between signs of life.
         progress_per_second: how often the progress of each node is told at most.
@@ -52,6 +53,7 @@ class WorkerOptions:
     store: StoreChoice = "disk"
     store_bytes: int | None = None
     precision: Precision = "auto"
+    allow_pickle: bool = False
     warm_up: bool = True
     heartbeat: float = 1.0
     progress_per_second: float = 20.0

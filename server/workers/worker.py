@@ -236,10 +236,12 @@ class _ToServer(logging.Handler):
 
 
 def _engine(order: Configure) -> "Engine":
+    from nodes import pickles
     from nodes.engine import Engine, full_catalogue, usual_folders, usual_store
     from server.workers.devices import pool_device
 
     options = order.options
+    pickles.allow(options.allow_pickle)
     # Absolute, for a node may change the current folder.
     folders = usual_folders(options.data.absolute(), options.output and options.output.absolute())
     catalogue = full_catalogue(folders, options.own_nodes)

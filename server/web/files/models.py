@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from graph.folders import MODEL_SUFFIXES, Folders, files_below, inside
+from nodes.pickles import readable
 from server.web.files.names import inside as named_inside
 from server.web.files.names import is_file
 from server.web.files.pictures import SUFFIXES, preview
@@ -70,7 +71,7 @@ def names(folders: Folders, kind: str) -> Sequence[str]:
     if kind not in kinds(folders):
         raise Refused(404, f"there are no models called {kind!r}")
     offered = {"checkpoints": CHECKPOINTS, "vae": VAES}.get(kind)
-    return offered.names(folders) if offered else files_below(folders.models(kind), MODEL_SUFFIXES)
+    return offered.names(folders) if offered else files_below(folders.models(kind), readable(MODEL_SUFFIXES))
 
 
 def details(folders: Folders, kind: str) -> list[ModelFile]:
