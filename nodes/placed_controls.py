@@ -61,11 +61,13 @@ def placed_controls(
 def _hint(
     control: Control, region: Region | None, height: int, width: int
 ) -> Float[Tensor, "some 3 hint_height hint_width"]:
-    """The picture, cut down to the latent's proportions and resized, and of that what lies in the region."""
+    """The picture, cut down to the proportions of the region, or of the latent, and resized.
+
+    The whole of it for every region: it is made for the prompt, as ComfyUI has it, and not for a place of the picture.
+    """
     hint, multiple = control.picture.movedim(-1, 1), control.network.multiple
     if region is not None:
-        whole = common_upscale(hint, width * FACTOR, height * FACTOR, "nearest-exact", "center")
-        hint, (height, width) = Region(*(FACTOR * side for side in region)).of(whole), region.size
+        height, width = region.size
     height, width = (-(-side * FACTOR // multiple) * multiple for side in (height, width))
     return common_upscale(hint, width, height, "nearest-exact", "center")
 

@@ -72,13 +72,13 @@ def timestep_of(sigma: float) -> float:
     return float(SAMPLING.timestep(sigma))
 
 
-def test_a_prompt_for_a_part_is_steered_by_that_part_of_the_picture(data: Path, engine: Engine):
+def test_a_prompt_for_a_part_is_steered_by_the_picture_cut_to_the_parts_proportions(data: Path, engine: Engine):
     theirs = Loaded(data)
     model, net = references(engine, data, theirs.name)
     left = Prompt(TOKENS[0], area=Area(8, 4), controls=(Control(net, drawing(), 0.9),))
     ours = guided_denoiser(engine.models, model, Conditioning((left,)), None, 1.0, 1)(X, SIGMA)
     scaled, timestep = X / (1 + SIGMA**2) ** 0.5, timestep_of(SIGMA)
-    noise = theirs.noise(scaled[..., :4], timestep, TOKENS[0], tensor()[..., :32], 0.9)
+    noise = theirs.noise(scaled[..., :4], timestep, TOKENS[0], tensor()[..., 16:48], 0.9)
     near(ours[..., :4], X[..., :4] - SIGMA * noise)
     assert not ours[..., 4:].any()
 
