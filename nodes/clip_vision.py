@@ -65,7 +65,7 @@ def read_clip_vision(path: Path, name: str) -> ClipVision:
 class _Config(BaseModel):
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
-    model_type: str = "clip_vision_model"
+    model_type: str = "model of no stated type"
 
 
 def _check_folder(folder: Path) -> None:

@@ -66,8 +66,9 @@ def _sizes(entries: dict[str, TensorEntry]) -> str:
 
 
 def _folder(path: Path) -> Description:
+    from nodes.clip_vision import read_clip_vision
     from nodes.control_files import folder_design, read_control_net
-    from nodes.model_folders import read_checkpoint, read_vae
+    from nodes.model_folders import TEXT_STEM, read_checkpoint, read_vae
 
     if (path / "model_index.json").is_file():
         model, _, _ = read_checkpoint(path, path.name)
@@ -75,5 +76,8 @@ def _folder(path: Path) -> Description:
     if (design := folder_design(path)) is not None:
         read_control_net(path, path.name)
         return Description(f"{design} (diffusers folder)", (), True)
+    if (path / f"{TEXT_STEM}.safetensors").is_file():
+        read_clip_vision(path, path.name)
+        return Description("CLIP vision (transformers folder)", (), True)
     read_vae(path, path.name)
     return Description("VAE (diffusers folder)", (), True)

@@ -14,6 +14,7 @@ from nodes.batches import image_from_batch
 from nodes.clip_vision import encode_clip_vision, load_clip_vision
 from nodes.engine import Engine
 from nodes.images import empty_image
+from nodes.inspection import describe
 from nodes.model_errors import ModelError
 from nodes.models import ModelPool
 from nodes.picture_prompts import ClipVision, ClipVisionOutput
@@ -161,6 +162,17 @@ def test_files_that_are_cut_off_or_not_whole_are_refused_with_the_reason(folders
     layouts.write_weights(root / "less.safetensors", weights)
     with pytest.raises(ModelError, match=r"1 are missing: vision_model.post_layernorm.bias"):
         encode_clip_vision(loaded(folders, "less.safetensors"), Image(PIXELS), models=pool)
+
+
+def test_inspecting_files_and_folders_says_what_they_are(folders: Folders):
+    root = folders.models("clip_vision")
+    found = [describe(root / name) for name in ("folder", "file.safetensors", "open.safetensors")]
+    assert [each.title for each in found] == [
+        "CLIP vision (transformers folder)",
+        "CLIP vision (transformers' names)",
+        "CLIP vision (OpenCLIP's names)",
+    ]
+    assert found[1].lines[0] == found[2].lines[0] == "ViT 32 wide/8 for 32 pixels"
 
 
 def test_a_folder_of_another_kind_is_refused(folders: Folders):
