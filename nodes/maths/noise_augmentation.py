@@ -1,6 +1,7 @@
 """Noise on what CLIP says of a picture, as unCLIP networks are trained with it, Ramesh et al. (2022)."""
 
 import math
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,7 @@ def noise_level(share: float) -> int:
     return round((STEPS - 1) * share)
 
 
+@lru_cache(maxsize=64)
 def kept_share(level: int) -> float:
     """How much of the variance is left at a level, on the squared cosine schedule of Nichol and Dhariwal (2021)."""
 
