@@ -1,6 +1,6 @@
 """What a literal input may be: its JSON type, limits, choices and widget, read from the annotation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, cast, get_args, get_origin
 
 import annotated_types
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
@@ -40,6 +40,25 @@ class Widget:
         stated = {name: getattr(self, name) for name in self.__slots__}
         stated["dynamicPrompts"] = stated.pop("dynamic_prompts")
         return {name: value for name, value in stated.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Between(annotated_types.GroupedMetadata):
+    """A number's limits, what it means, and a widget's step: `Annotated[float, Between(0, 1, "How much.", step=0.1)]`.
+
+    Both limits are allowed. The same as a `Field` and a `Widget`.
+    """
+
+    least: float
+    most: float
+    description: str = ""
+    step: float | None = None
+    round: float | None = None
+
+    def __iter__(self) -> Iterator[object]:
+        yield Field(ge=self.least, le=self.most, description=self.description or None)
+        if (self.step, self.round) != (None, None):
+            yield Widget(step=self.step, round=self.round)
 
 
 class Source(Protocol):
@@ -215,12 +234,16 @@ def _bare(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     while True:
         if get_origin(annotation) is Annotated:
             annotation, *inner = get_args(annotation)
-            metadata = (*inner, *metadata)
+            metadata = (*(part for item in inner for part in _parts(item)), *metadata)
         elif get_origin(annotation) in (Union, UnionType) and type(None) in get_args(annotation):
             # Union[...] because `|` cannot join types that are known only now.
             annotation = Union[tuple(part for part in get_args(annotation) if part is not type(None))]  # noqa: UP007  # as said above
         else:
             return annotation, metadata
+
+
+def _parts(item: Any) -> tuple[Any, ...]:
+    return tuple(item) if isinstance(item, Between) else (item,)
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any]:

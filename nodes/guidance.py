@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import Field
 
-from graph.literals import Widget
+from graph.literals import Between, Widget
 from graph.node import node
 from nodes.rules import Evaluation, GuidanceRule, Memory
 from nodes.values import Model
@@ -114,9 +114,7 @@ class Projected(GuidanceRule):
 def rescale_cfg(
     model: Model,
     multiplier: Annotated[
-        float,
-        Field(ge=0, le=1, description="0: guidance as ever; 1: no more contrast than without."),
-        Widget(step=0.01),
+        float, Between(0, 1, "0: guidance as ever; 1: no more contrast than without.", step=0.01)
     ] = 0.7,
 ) -> Model:
     """Keep strong guidance from overexposing: its velocity gets the spread of the conditional one (Lin et al. 2023)."""
@@ -132,9 +130,7 @@ def cfg_zero_star(model: Model) -> PatchedModel:
 @node("CFGNorm", category="advanced/guidance")
 def cfg_norm(
     model: Model,
-    strength: Annotated[
-        float, Field(ge=0, le=100, description="What the prediction is multiplied by."), Widget(step=0.01)
-    ] = 1.0,
+    strength: Annotated[float, Between(0, 100, "What the prediction is multiplied by.", step=0.01)] = 1.0,
 ) -> PatchedModel:
     """Let guidance make no pixel's vector longer than it is without."""
     return PatchedModel(guided_by(model, Capped(strength)))
@@ -155,15 +151,9 @@ def mahiro(model: Model) -> PatchedModel:
 @node("FreSca", category="_for_testing")
 def fresca(
     model: Model,
-    scale_low: Annotated[
-        float, Field(ge=0, le=10, description="Of low frequencies: layout and large shapes."), Widget(step=0.01)
-    ] = 1.0,
-    scale_high: Annotated[
-        float, Field(ge=0, le=10, description="Of high frequencies: detail and texture."), Widget(step=0.01)
-    ] = 1.25,
-    freq_cutoff: Annotated[
-        int, Field(ge=1, le=10000, description="How many frequencies from the centre count as low."), Widget(step=1)
-    ] = 20,
+    scale_low: Annotated[float, Between(0, 10, "Of low frequencies: layout and large shapes.", step=0.01)] = 1.0,
+    scale_high: Annotated[float, Between(0, 10, "Of high frequencies: detail and texture.", step=0.01)] = 1.25,
+    freq_cutoff: Annotated[int, Between(1, 10000, "How many frequencies from the centre count as low.", step=1)] = 20,
 ) -> Model:
     """Scale what guidance adds by its frequencies (Huang et al. 2025)."""
     return guided_by(model, FrequenciesScaled(scale_low, scale_high, freq_cutoff))
@@ -186,19 +176,13 @@ def epsilon_scaling(
 def apg(
     model: Model,
     eta: Annotated[
-        float,
-        Field(ge=-10, le=10, description="How much of what is parallel to the prediction is kept; 1 keeps all."),
-        Widget(step=0.01),
+        float, Between(-10, 10, "How much of what is parallel to the prediction is kept; 1 keeps all.", step=0.01)
     ] = 1.0,
     norm_threshold: Annotated[
-        float,
-        Field(ge=0, le=50, description="The longest that what guidance adds may be; 0: any length."),
-        Widget(step=0.1),
+        float, Between(0, 50, "The longest that what guidance adds may be; 0: any length.", step=0.1)
     ] = 5.0,
     momentum: Annotated[
-        float,
-        Field(ge=-5, le=1, description="How much of the earlier steps' is added; below 0 it is taken away."),
-        Widget(step=0.01),
+        float, Between(-5, 1, "How much of the earlier steps' is added; below 0 it is taken away.", step=0.01)
     ] = 0.0,
 ) -> Model:
     """Strong guidance without oversaturation: adaptive projected guidance (Sadat et al. 2024)."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from pydantic import Field
 
 from graph.folders import Folders
-from graph.literals import Widget
+from graph.literals import Between
 from graph.node import node
 from graph.values import INJECTED
 from nodes.latents import refuse_tiny
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Pixels = Annotated[int, Field(ge=0, le=LONGEST, description="Told to the network, in pixels.")]
-Score = Annotated[
-    float, Field(ge=0, le=1000, description="How pleasing the network is told that the picture is."), Widget(step=0.01)
-]
+Score = Annotated[float, Between(0, 1000, "How pleasing the network is told that the picture is.", step=0.01)]
 
 
 class Prepared(NamedTuple):

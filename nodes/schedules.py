@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from graph.literals import Widget
+from graph.literals import Between
 from graph.node import node
 from nodes.values import Latent, Model, Sigmas
 
@@ -27,16 +27,14 @@ SchedulerName = Literal[
 ]
 Spacing = Literal["linear", "cosine", "sine"]
 AlignedModel = Literal["SD1", "SDXL", "SVD"]
-Steps = Annotated[int, Field(ge=1, le=10000, description="How many steps from noise to picture.")]
+Steps = Annotated[int, Between(1, 10000, "How many steps from noise to picture.")]
 Denoise = Annotated[
-    float,
-    Field(ge=0, le=1, description="How much of the picture is made anew; lower keeps more of the given latent."),
-    Widget(step=0.01),
+    float, Between(0, 1, "How much of the picture is made anew; lower keeps more of the given latent.", step=0.01)
 ]
-StepIndex = Annotated[int, Field(ge=0, le=10000)]
+StepIndex = Annotated[int, Between(0, 10000)]
 Sigma = Annotated[float, Field(ge=0)]
-SigmaMax = Annotated[float, Field(ge=0, le=5000, description="The highest noise level."), Widget(step=0.01)]
-SigmaMin = Annotated[float, Field(ge=0, le=5000, description="The lowest noise level above 0."), Widget(step=0.01)]
+SigmaMax = Annotated[float, Between(0, 5000, "The highest noise level.", step=0.01)]
+SigmaMin = Annotated[float, Between(0, 5000, "The lowest noise level above 0.", step=0.01)]
 
 SIGMA_MAX = 14.614642
 SIGMA_MIN = 0.0291675
@@ -63,9 +61,7 @@ def karras_scheduler(
     steps: Steps = 20,
     sigma_max: SigmaMax = SIGMA_MAX,
     sigma_min: SigmaMin = SIGMA_MIN,
-    rho: Annotated[
-        float, Field(ge=0, le=100, description="Higher crowds the levels at the end; 7 is usual."), Widget(step=0.01)
-    ] = 7.0,
+    rho: Annotated[float, Between(0, 100, "Higher crowds the levels at the end; 7 is usual.", step=0.01)] = 7.0,
 ) -> Sigmas:
     """Noise levels evenly apart in their rho-th root, then 0 (Karras et al. 2022, equation 5)."""
     from nodes.maths import spacings
@@ -88,11 +84,7 @@ def polyexponential_scheduler(
     steps: Steps = 20,
     sigma_max: SigmaMax = SIGMA_MAX,
     sigma_min: SigmaMin = SIGMA_MIN,
-    rho: Annotated[
-        float,
-        Field(ge=0, le=100, description="1 is exponential; higher crowds the levels at the end."),
-        Widget(step=0.01),
-    ] = 1.0,
+    rho: Annotated[float, Between(0, 100, "1 is exponential; higher crowds the levels at the end.", step=0.01)] = 1.0,
 ) -> Sigmas:
     """Noise levels along a power of the way in the logarithm, then 0 (Crowson 2022)."""
     from nodes.maths import spacings
@@ -105,10 +97,8 @@ def laplace_scheduler(
     steps: Steps = 20,
     sigma_max: SigmaMax = SIGMA_MAX,
     sigma_min: SigmaMin = SIGMA_MIN,
-    mu: Annotated[
-        float, Field(ge=-10, le=10, description="The logarithm of the level that most are near."), Widget(step=0.1)
-    ] = 0.0,
-    beta: Annotated[float, Field(ge=0, le=10, description="How widely they spread around it."), Widget(step=0.1)] = 0.5,
+    mu: Annotated[float, Between(-10, 10, "The logarithm of the level that most are near.", step=0.1)] = 0.0,
+    beta: Annotated[float, Between(0, 10, "How widely they spread around it.", step=0.1)] = 0.5,
 ) -> Sigmas:
     """As many noise levels as steps, crowded around one (Hang et al. 2024). The last is not 0: noise is left over."""
     from nodes.maths import spacings
@@ -119,9 +109,9 @@ def laplace_scheduler(
 @node("VPScheduler", category="sampling/custom_sampling/schedulers")
 def vp_scheduler(
     steps: Steps = 20,
-    beta_d: Annotated[float, Field(ge=0, le=5000, description="How fast beta grows."), Widget(step=0.01)] = 19.9,
-    beta_min: Annotated[float, Field(ge=0, le=5000, description="Where beta starts."), Widget(step=0.01)] = 0.1,
-    eps_s: Annotated[float, Field(ge=0, le=1, description="The last time above 0."), Widget(step=0.0001)] = 0.001,
+    beta_d: Annotated[float, Between(0, 5000, "How fast beta grows.", step=0.01)] = 19.9,
+    beta_min: Annotated[float, Between(0, 5000, "Where beta starts.", step=0.01)] = 0.1,
+    eps_s: Annotated[float, Between(0, 1, "The last time above 0.", step=0.0001)] = 0.001,
 ) -> Sigmas:
     """Noise levels evenly apart in the time of a variance-preserving process, then 0 (Song et al. 2021)."""
     from nodes.maths import spacings
@@ -133,12 +123,8 @@ def vp_scheduler(
 def beta_scheduler(
     model: Model,
     steps: Steps = 20,
-    alpha: Annotated[
-        float, Field(ge=0, le=50, description="Lower crowds the levels at the start."), Widget(step=0.01)
-    ] = 0.6,
-    beta: Annotated[
-        float, Field(ge=0, le=50, description="Lower crowds the levels at the end."), Widget(step=0.01)
-    ] = 0.6,
+    alpha: Annotated[float, Between(0, 50, "Lower crowds the levels at the start.", step=0.01)] = 0.6,
+    beta: Annotated[float, Between(0, 50, "Lower crowds the levels at the end.", step=0.01)] = 0.6,
 ) -> Sigmas:
     """Noise levels at the quantiles of a beta distribution over the model's timesteps, then 0 (Lee et al. 2024)."""
     from nodes.denoiser import sampling_of
@@ -150,7 +136,7 @@ def beta_scheduler(
 @node("SDTurboScheduler", category="sampling/custom_sampling/schedulers")
 def turbo_scheduler(
     model: Model,
-    steps: Annotated[int, Field(ge=1, le=10, description="How many steps from noise to picture.")] = 1,
+    steps: Annotated[int, Between(1, 10, "How many steps from noise to picture.")] = 1,
     denoise: Denoise = 1.0,
 ) -> Sigmas:
     """The few noise levels that turbo models were distilled at, then 0 (Sauer et al. 2023)."""
@@ -171,18 +157,12 @@ def aligned_scheduler(model_type: AlignedModel = "SD1", steps: Steps = 10, denoi
 @node("LTXVScheduler", category="sampling/custom_sampling/schedulers")
 def shifted_scheduler(
     steps: Steps = 20,
-    max_shift: Annotated[
-        float, Field(ge=0, le=100, description="The shift at 4096 tokens, as a logarithm."), Widget(step=0.01)
-    ] = 2.05,
-    base_shift: Annotated[
-        float, Field(ge=0, le=100, description="The shift at 1024 tokens, as a logarithm."), Widget(step=0.01)
-    ] = 0.95,
+    max_shift: Annotated[float, Between(0, 100, "The shift at 4096 tokens, as a logarithm.", step=0.01)] = 2.05,
+    base_shift: Annotated[float, Between(0, 100, "The shift at 1024 tokens, as a logarithm.", step=0.01)] = 0.95,
     stretch: Annotated[
         bool, Field(description="Stretch the levels so that the last one above 0 is `terminal`.")
     ] = True,
-    terminal: Annotated[
-        float, Field(ge=0, le=0.99, description="Where the stretched levels end."), Widget(step=0.01)
-    ] = 0.1,
+    terminal: Annotated[float, Between(0, 0.99, "Where the stretched levels end.", step=0.01)] = 0.1,
     latent: Annotated[
         Latent | None, Field(description="Its pixels are the tokens; without one there are 4096.")
     ] = None,
@@ -224,9 +204,7 @@ def flip_sigmas(sigmas: Sigmas) -> Sigmas:
 
 
 @node("SetFirstSigma", category="sampling/custom_sampling/sigmas")
-def set_first_sigma(
-    sigmas: Sigmas, sigma: Annotated[float, Field(ge=0, le=20000), Widget(step=0.001)] = 136.0
-) -> Sigmas:
+def set_first_sigma(sigmas: Sigmas, sigma: Annotated[float, Between(0, 20000, step=0.001)] = 136.0) -> Sigmas:
     """The noise levels with another first one."""
     from nodes.maths import sigma_edits
 
@@ -236,15 +214,11 @@ def set_first_sigma(
 @node("ExtendIntermediateSigmas", category="sampling/custom_sampling/sigmas")
 def extend_sigmas(
     sigmas: Sigmas,
-    steps: Annotated[int, Field(ge=1, le=100, description="How many steps to make of one.")] = 2,
+    steps: Annotated[int, Between(1, 100, "How many steps to make of one.")] = 2,
     start_at_sigma: Annotated[
-        float,
-        Field(ge=-1, le=20000, description="Only steps from this level or a lower one; -1: from any."),
-        Widget(step=0.01),
+        float, Between(-1, 20000, "Only steps from this level or a lower one; -1: from any.", step=0.01)
     ] = -1.0,
-    end_at_sigma: Annotated[
-        float, Field(ge=0, le=20000, description="Only steps from this level or a higher one."), Widget(step=0.01)
-    ] = 12.0,
+    end_at_sigma: Annotated[float, Between(0, 20000, "Only steps from this level or a higher one.", step=0.01)] = 12.0,
     spacing: Spacing = "linear",
 ) -> Sigmas:
     """Divide steps into smaller ones, where the noise level is within a range."""
@@ -261,9 +235,7 @@ class SigmaValue(NamedTuple):
 @node("SamplingPercentToSigma", category="sampling/custom_sampling/sigmas")
 def percent_to_sigma(
     model: Model,
-    sampling_percent: Annotated[
-        float, Field(ge=0, le=1, description="The share of the model's timesteps."), Widget(step=0.0001)
-    ] = 0.0,
+    sampling_percent: Annotated[float, Between(0, 1, "The share of the model's timesteps.", step=0.0001)] = 0.0,
     return_actual_sigma: Annotated[
         bool, Field(description="Give the model's own ends for 0 and 1, instead of a level above all and 0.")
     ] = False,

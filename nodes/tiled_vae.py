@@ -2,10 +2,8 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
-
 from graph.cancellation import Progress
-from graph.literals import Widget
+from graph.literals import Between
 from graph.node import node
 from graph.values import INJECTED
 from nodes.latents import refuse_tiny, refuse_wrong_vae
@@ -15,19 +13,11 @@ from nodes.values import Image, Latent, Vae
 if TYPE_CHECKING:
     from torch import Tensor
 
-DecodeTile = Annotated[
-    int, Field(ge=64, le=4096, description="Pixels of a tile's side; less needs less memory."), Widget(step=32)
-]
-EncodeTile = Annotated[
-    int, Field(ge=64, le=4096, description="Pixels of a tile's side; less needs less memory."), Widget(step=64)
-]
-Overlap = Annotated[
-    int, Field(ge=0, le=4096, description="How far tiles fade into one another; a quarter at most."), Widget(step=32)
-]
-Frames = Annotated[int, Field(ge=8, le=4096, description="For videos; without effect on pictures."), Widget(step=4)]
-FrameOverlap = Annotated[
-    int, Field(ge=4, le=4096, description="For videos; without effect on pictures."), Widget(step=4)
-]
+DecodeTile = Annotated[int, Between(64, 4096, "Pixels of a tile's side; less needs less memory.", step=32)]
+EncodeTile = Annotated[int, Between(64, 4096, "Pixels of a tile's side; less needs less memory.", step=64)]
+Overlap = Annotated[int, Between(0, 4096, "How far tiles fade into one another; a quarter at most.", step=32)]
+Frames = Annotated[int, Between(8, 4096, "For videos; without effect on pictures.", step=4)]
+FrameOverlap = Annotated[int, Between(4, 4096, "For videos; without effect on pictures.", step=4)]
 
 
 @node("VAEDecodeTiled", category="_for_testing", title="VAE Decode (Tiled)", lane="device")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from graph.literals import Widget
+from graph.literals import Between
 from graph.node import node
 from nodes.guidance import guided_by
 from nodes.network_patches import (
@@ -26,11 +26,9 @@ if TYPE_CHECKING:
 LEAST_SIDE = 5
 """Of latents that self-attention guidance can blur."""
 
-Backbone = Annotated[float, Field(ge=0, le=10, description="Above 1 strengthens shapes."), Widget(step=0.01)]
-Skip = Annotated[
-    float, Field(ge=0, le=10, description="Below 1 weakens what is large in the detail."), Widget(step=0.01)
-]
-Share = Annotated[float, Field(ge=0, le=1, description="A share of the sampling."), Widget(step=0.001)]
+Backbone = Annotated[float, Between(0, 10, "Above 1 strengthens shapes.", step=0.01)]
+Skip = Annotated[float, Between(0, 10, "Below 1 weakens what is large in the detail.", step=0.01)]
+Share = Annotated[float, Between(0, 1, "A share of the sampling.", step=0.001)]
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,7 @@ class SelfAttention(GuidanceRule):
 @node("PerturbedAttentionGuidance", category="model_patches/unet")
 def perturbed_attention(
     model: Model,
-    scale: Annotated[
-        float, Field(ge=0, le=100, description="How far away from it; 0 not at all."), Widget(step=0.01, round=0.01)
-    ] = 3.0,
+    scale: Annotated[float, Between(0, 100, "How far away from it; 0 not at all.", step=0.01, round=0.01)] = 3.0,
 ) -> Model:
     """Guide away from what the network predicts when its places do not look at each other (Ahn et al. 2024)."""
     return guided_by(model, Perturbed(scale))
@@ -74,10 +70,8 @@ def perturbed_attention(
 @node("SelfAttentionGuidance", category="_for_testing")
 def self_attention(
     model: Model,
-    scale: Annotated[float, Field(ge=-2, le=5, description="How far away from it."), Widget(step=0.01)] = 0.5,
-    blur_sigma: Annotated[
-        float, Field(ge=0, le=10, description="How far it is blurred, in pixels of the latent."), Widget(step=0.1)
-    ] = 2.0,
+    scale: Annotated[float, Between(-2, 5, "How far away from it.", step=0.01)] = 0.5,
+    blur_sigma: Annotated[float, Between(0, 10, "How far it is blurred, in pixels of the latent.", step=0.1)] = 2.0,
 ) -> Model:
     """Guide away from what the network makes of a picture blurred where it looks the most (Hong et al. 2023)."""
     return guided_by(model, SelfAttention(scale, blur_sigma))
@@ -98,11 +92,11 @@ def free_u_2(model: Model, b1: Backbone = 1.3, b2: Backbone = 1.4, s1: Skip = 0.
 @node("HyperTile", category="model_patches/unet")
 def hyper_tile(
     model: Model,
-    tile_size: Annotated[int, Field(ge=1, le=2048, description="The least side of a tile, in pixels.")] = 256,
+    tile_size: Annotated[int, Between(1, 2048, "The least side of a tile, in pixels.")] = 256,
     swap_size: Annotated[
-        int, Field(ge=1, le=128, description="Among how many sizes to change, by layer and step; up to 2 keeps one.")
+        int, Between(1, 128, "Among how many sizes to change, by layer and step; up to 2 keeps one.")
     ] = 2,
-    max_depth: Annotated[int, Field(ge=0, le=10, description="How many halvings of the resolution to tile.")] = 0,
+    max_depth: Annotated[int, Between(0, 10, "How many halvings of the resolution to tile.")] = 0,
     scale_depth: Annotated[bool, Field(description="Larger tiles at lower resolutions.")] = False,
 ) -> Model:
     """Quicker large pictures: self-attention within tiles. Their sizes follow from layer and timestep alone."""
@@ -112,7 +106,7 @@ def hyper_tile(
 @node("TomePatchModel", category="model_patches/unet")
 def merge_tokens(
     model: Model,
-    ratio: Annotated[float, Field(ge=0, le=1, description="The share of tokens merged."), Widget(step=0.01)] = 0.3,
+    ratio: Annotated[float, Between(0, 1, "The share of tokens merged.", step=0.01)] = 0.3,
 ) -> Model:
     """Quicker: like tokens attend as one (Bolya and Hoffman 2023). Which do follows from layer and timestep alone."""
     return patched_by(model, MergedTokens(ratio))
@@ -122,13 +116,9 @@ def merge_tokens(
 def downscale(
     model: Model,
     block_number: Annotated[
-        int,
-        Field(ge=1, le=32, description="After which input block, counted as in the original layout."),
-        Widget(step=1),
+        int, Between(1, 32, "After which input block, counted as in the original layout.", step=1)
     ] = 3,
-    downscale_factor: Annotated[
-        float, Field(ge=0.1, le=9, description="How many times smaller."), Widget(step=0.001)
-    ] = 2.0,
+    downscale_factor: Annotated[float, Between(0.1, 9, "How many times smaller.", step=0.001)] = 2.0,
     start_percent: Share = 0.0,
     end_percent: Share = 0.35,
     downscale_after_skip: Annotated[

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
 
-from graph.literals import Widget, literal_type
+from graph.literals import Between, Widget, literal_type
 
 
 class Stitch(Enum):
@@ -114,3 +114,13 @@ def test_a_later_widget_adds_to_an_earlier_one():
     literal = literal_type(Annotated[Text, Widget(multiline=False), Field(description="What to see.")])
     assert literal.widget.options() == {"multiline": False, "dynamicPrompts": True}
     assert literal.tooltip == "What to see."
+
+
+def test_limits_description_and_step_may_be_said_in_one():
+    short = literal_type(Annotated[float, Between(0, 1, "How much.", step=0.1)])
+    long = literal_type(Annotated[float, Field(ge=0, le=1, description="How much."), Widget(step=0.1)])
+    assert (short.limits, short.tooltip, short.widget, short.simple) == (long.limits, long.tooltip, long.widget, True)
+    assert short.json_schema() == long.json_schema()
+    assert short.validate(1) == 1
+    with pytest.raises(ValidationError):
+        short.validate(1.5)
