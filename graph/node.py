@@ -139,7 +139,7 @@ class Node(Generic[P, R]):
         cutoff: bool = False,
         loop: Loop | None = None,
     ) -> None:
-        update_wrapper(self, function)  # pyright: ignore[reportArgumentType]  # copies __doc__ and __name__; a Node is no plain function
+        update_wrapper(self, function)  # copies __doc__ and __name__
         self.function = function
         self.name = name
         self.category = category

@@ -107,7 +107,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, value: str) -> Catalogue:
 
 def test_installed_packages_bring_nodes(monkeypatch: pytest.MonkeyPatch):
     brought = SimpleNamespace(nodes=module(spin=spin), catalogue=Catalogue([twist]), number=7)
-    monkeypatch.setitem(sys.modules, "package_of_nodes", brought)  # pyright: ignore  # a stand-in for a module
+    monkeypatch.setitem(sys.modules, "package_of_nodes", brought)
     assert list(installed(monkeypatch, "package_of_nodes:nodes")) == ["Spin"]
     assert list(installed(monkeypatch, "package_of_nodes:catalogue")) == ["Twist"]
     with pytest.raises(OwnNodesError, match="the entry point 'mine' is of type int, not a module of nodes"):

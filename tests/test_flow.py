@@ -396,7 +396,7 @@ def test_not():
     ],
 )
 def test_calculate(operation: Any, number: float, whole: int):
-    assert flow.calculate(7.0, operation, 2.5) == (pytest.approx(number), whole)  # pyright: ignore  # pytest types approx bare
+    assert flow.calculate(7.0, operation, 2.5) == (pytest.approx(number), whole)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ SD1 = DiscreteSampling()
 def alphas_cumprod(schedule: str, zero_terminal_snr: bool = False) -> Tensor:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    return DDIMScheduler(  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]  # diffusers is untyped
+    return DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule=schedule, rescale_betas_zero_snr=zero_terminal_snr
     ).alphas_cumprod.double()
 
@@ -87,6 +87,6 @@ def test_bad_tables_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 2 steps"):
         DiscreteSampling(steps=0)
     with pytest.raises(ValueError, match="unknown prediction 'flow'"):
-        DiscreteSampling(prediction="flow")  # pyright: ignore[reportArgumentType]  # the mistake that is tested
+        DiscreteSampling(prediction="flow")
     with pytest.raises(ValueError, match="unknown beta schedule 'cosine'"):
         DiscreteSampling(schedule="cosine")  # pyright: ignore[reportArgumentType]  # the mistake that is tested

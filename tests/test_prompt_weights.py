@@ -51,7 +51,7 @@ def test_text_without_parentheses_is_itself(prompt: str) -> None:
 
 @given(st.text(st.characters(blacklist_characters="()\\:"), min_size=1), st.integers(1, 20))
 def test_balanced_nesting_multiplies(word: str, depth: int) -> None:
-    assert parse_weights("(" * depth + word + ")" * depth) == [(word, pytest.approx(EMPHASIS**depth))]  # pyright: ignore[reportUnknownMemberType]  # pytest types approx bare
+    assert parse_weights("(" * depth + word + ")" * depth) == [(word, pytest.approx(EMPHASIS**depth))]
 
 
 @given(st.text(), st.floats(-100, 100))
@@ -64,4 +64,4 @@ def test_escaped_text_in_a_group_comes_back_with_its_weight(word: str, weight: f
 def test_nesting_without_end_is_neither_slow_nor_too_deep() -> None:
     deep = 5000
     (part,) = parse_weights("(" * deep + "a" + ")" * deep)
-    assert part.weight == pytest.approx(EMPHASIS**DEEPEST)  # pyright: ignore[reportUnknownMemberType]  # pytest types approx bare
+    assert part.weight == pytest.approx(EMPHASIS**DEEPEST)
