@@ -12,6 +12,7 @@ from graph.builder import WorkflowBuilder
 from graph.catalogue import Catalogue
 from graph.folders import Folders
 from graph.node import node
+from nodes.checkpoints import load_checkpoint
 from nodes.clip_vision import encode_clip_vision, load_clip_vision
 from nodes.engine import Engine, built_in
 from nodes.identification import Identified, identify
@@ -19,6 +20,7 @@ from nodes.latents import empty_latent
 from nodes.maths.clip_pictures import clip_pictures
 from nodes.maths.noise_augmentation import augmented, kept_share
 from nodes.model_errors import ModelError
+from nodes.model_saving import save_checkpoint
 from nodes.sampling import ksampler, ksampler_advanced
 from nodes.text import encode_text
 from nodes.unclip import add_pictures, load_unclip_checkpoint
@@ -198,6 +200,26 @@ def test_other_checkpoints_and_other_encoders_pictures_are_refused(engine: Engin
         )
     failed = engine.run(workflow, targets=[latent.step])
     assert f"encoded into 12 numbers, where the model is told {SPACE}" in str(failed.failures)
+
+
+def test_a_saved_checkpoint_paints_the_same_picture(engine: Engine, folders: Folders, tmp_path: Path):
+    there = Folders(data=folders.data, output=tmp_path)
+    with WorkflowBuilder() as workflow:
+        model, clip, vae, _ = load_unclip_checkpoint(ckpt_name="unclip.safetensors")
+        save_checkpoint(model, clip, vae, "saved")
+    Engine(there, catalogue=engine.catalogue).run(workflow).checked()
+    [file] = tmp_path.rglob("*.safetensors")
+    file.rename(folders.models("checkpoints") / "saved.safetensors")
+    with WorkflowBuilder() as workflow:
+        seeing = load_unclip_checkpoint(ckpt_name="unclip.safetensors")[3]
+        model, clip, _ = load_checkpoint(ckpt_name="saved.safetensors")
+        positive: Any = add_pictures(encode_text(text=TEXT, clip=clip), encode_clip_vision(seeing, picture(1), "none"))
+        latent: Any = ksampler(
+            model=model, seed=SEED, steps=STEPS, cfg=CFG, sampler_name="euler", scheduler="normal",
+            positive=positive, negative=encode_text(text=AWAY, clip=clip), latent_image=empty_latent(SIDE, SIDE, 2),
+        )  # fmt: skip
+    again = cast(Latent, engine.run(workflow, targets=[latent.step]).checked().outputs[latent.step][0]).samples
+    assert torch.equal(again, sampled(engine, (1, 1.0, 0.0)))
 
 
 def test_files_of_full_size_are_told_by_their_shapes():
