@@ -28,6 +28,7 @@ _BLOCK = {
     "ff.1.net.0.proj": "1.1",
     "ff.1.net.2": "1.3",
 }
+_BASE = {"image_embeds": "proj"}
 _FULL = {"ff.net.0.proj": "proj.0", "ff.net.2": "proj.2", "norm": "proj.3"}
 _CROSS = re.compile(r"(down|up|mid)_blocks?\.(?:(\d+)\.)?attentions\.(\d+)\.transformer_blocks\.(\d+)\.attn2")
 _WAY = ("down", "up", "mid")
@@ -56,9 +57,12 @@ def projection_plan(shapes: Shapes) -> NetworkPlan:
         case "base":
             width = shape_of(shapes, "norm.weight", 1)[0]
             rows, seen = shape_of(shapes, "proj.weight", 2)[:2]
-            config: dict[str, Any] = {"image_embed_dim": seen, "num_image_text_embeds": rows // width}
-            config["cross_attention_dim"] = width
-            return NetworkPlan({"design": design, **config}, lambda name: _renamed(name, {"image_embeds": "proj"}))
+            config: dict[str, Any] = {
+                "image_embed_dim": seen,
+                "num_image_text_embeds": rows // width,
+                "cross_attention_dim": width,
+            }
+            return NetworkPlan({"design": design, **config}, lambda name: _renamed(name, _BASE))
         case "full face":
             width = shape_of(shapes, "proj.3.weight", 1)[0]
             config = {"image_embed_dim": shape_of(shapes, "proj.0.weight", 2)[1], "cross_attention_dim": width}

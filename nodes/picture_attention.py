@@ -4,6 +4,7 @@ import math
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -47,6 +48,7 @@ def _note_size(module: Module, args: tuple[Any, ...]) -> None:
     _SIZE.set((latent.shape[-2], latent.shape[-1]))
 
 
+@lru_cache(maxsize=256)
 def grid(tokens: int, height: int, width: int) -> tuple[int, int]:
     """Rows and columns of a layer's places, in proportion to height and width as nearly as there are so many."""
     divisors = (rows for rows in range(1, tokens + 1) if tokens % rows == 0)

@@ -1,5 +1,6 @@
 """Make tokens of pictures with an IP-Adapter's projection, Ye et al. (2023)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, cast
@@ -66,8 +67,9 @@ def picture_tokens(
         raise WrongEncoder(adapter, encoder, expected, seen.shape[-1])
     with torch.no_grad():
         own, other = (_tokens(module(_combined(each, combine).to(models.device))) for each in (seen, away))
-    # As many on either side: what is repeated is attended to as if it stood there once.
-    own, other = (each.repeat(1, -(-max(own.shape[1], other.shape[1]) // each.shape[1]), 1) for each in (own, other))
+    # As many on either side: what is repeated as a whole is attended to as if it stood there once.
+    common = math.lcm(own.shape[1], other.shape[1])
+    own, other = (each.repeat(1, common // each.shape[1], 1) for each in (own, other))
     where = b"" if mask is None else _bytes(mask)
     return PictureTokens(digest(b"picture tokens", _bytes(own), _bytes(other), where).hex(), own, other, mask)
 

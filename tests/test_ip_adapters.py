@@ -14,6 +14,7 @@ from graph.folders import Folders
 from graph.node import node
 from nodes import pickles
 from nodes.adapter_names import canonical_shapes
+from nodes.added_inputs import Told
 from nodes.checkpoints import load_checkpoint
 from nodes.clip_vision import load_clip_vision
 from nodes.engine import Engine, built_in, usual_store
@@ -208,6 +209,22 @@ def test_pictures_can_be_given_for_the_negative_side(folders: Folders):
         return patch.pictures.negative
 
     assert not torch.equal(negative(), negative(image_negative=shown))
+
+
+def test_any_numbers_of_pictures_may_stand_on_either_side(folders: Folders, engine: Engine):
+    model = load_checkpoint("SD 1.safetensors", folders=folders).MODEL
+    adapter = load_ip_adapter("SD 1 plus.safetensors", folders=folders)
+    encoder = load_clip_vision("tiny.safetensors", folders=folders)
+
+    def predicted(shown: int, away: int, times: int = 1) -> Tensor:
+        image, other = (Image(pixels(count).repeat(times, 1, 1, 1)) for count in (shown, away))
+        found = apply_ip_adapter(model, adapter, image, encoder, image_negative=other, models=engine.models)
+        told = Told(negative=torch.tensor([False, True]))
+        x, text = torch.ones(2, 4, 8, 8), torch.ones(2, 3, 64)
+        return engine.models.denoise_network(found)(x, torch.tensor([500.0, 500.0]), text, told)
+
+    torch.testing.assert_close(predicted(2, 3), predicted(2, 3, times=2), rtol=1e-4, atol=1e-4)
+    assert not torch.equal(predicted(2, 3)[0], predicted(2, 3)[1])
 
 
 def test_keys_change_exactly_when_the_picture_would(engine: Engine):
