@@ -18,6 +18,7 @@ from nodes.vae_layout import vae_plan
 from nodes.weight_places import NetworkPlan, Shapes, shapes_below
 from tests import original_layouts as layouts
 from tests import picture_encoders
+from tests.ip_adapter_files import PROJECTIONS
 
 FAMILIES = layouts.families()
 
@@ -194,6 +195,27 @@ def test_any_names_and_shapes_are_survived():
     for name in FAMILIES["SD 1 checkpoint"]:
         for shape in ((), (0,), (1, 1, 1, 1, 1)):
             identify(entries({name: shape}))
+
+
+def files_of_picture_prompts() -> Iterator[dict[str, tuple[int, ...]]]:
+    """Picture encoders, IP-Adapters and GLIGENs, as small as they can be."""
+    encoder = picture_encoders.Encoder(64, 1, 8, 8, 14, 5)
+    yield picture_encoders.transformers_shapes(encoder)
+    yield picture_encoders.open_clip_shapes(encoder)
+    keys = {f"ip_adapter.1.to_{kind}_ip.weight": (32, 768) for kind in "kv"}
+    for projection in PROJECTIONS.values():
+        yield layouts.below("image_proj.", projection(64)) | keys
+    positions = {"position_net.null_positive_feature": (64,), "position_net.linears.4.weight": (64, 512)}
+    yield positions | {"middle_block.1.transformer_blocks.0.fuser.linear.weight": (32, 64)}
+
+
+def test_any_shapes_in_files_of_picture_prompts_are_survived():
+    for file in files_of_picture_prompts():
+        identified(file)
+        for name in file:
+            for shape in ((), (0,), (3,), (1, 1), (7, 3), (1, 1, 1, 1, 1)):
+                identify(entries(file | {name: shape}))
+            identify(entries({each: shape for each, shape in file.items() if each != name}))
 
 
 def test_files_of_full_size_are_told_by_their_headers(tmp_path: Path):
