@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -129,6 +129,21 @@ def text_body(module: Module) -> Any:
 def parameter_count(weights: Weights, stem: str) -> int:
     """How many numbers a network's weights are, from the headers of its files."""
     return sum(prod(found.shape) for found in _tensors(weights, stem).values())
+
+
+KnownPart = Literal["unet", "vae", "text_encoder"]
+STEMS: dict[KnownPart, str] = {"unet": UNET_STEM, "vae": VAE_STEM, "text_encoder": TEXT_STEM}
+
+
+def expected_bytes(weights: Weights, part: KnownPart, precision: Precision) -> int:
+    """How many bytes a network's weights will be in memory, from the headers of its files."""
+    size = DTYPES[precision.dtype].itemsize
+    total = 0
+    for file in weight_files(weights.path, STEMS[part]) if weights.path.is_dir() else (weights.path,):
+        for name, entry in read_header(file).items():
+            if name.startswith(weights.part):
+                total += min(entry.nbytes, size * prod(entry.shape)) if precision.as_filed else size * prod(entry.shape)
+    return total
 
 
 def byte_count(module: Module) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from graph.values import Service, Shortage
 from nodes.clip_tokenizer import ClipTokenizer, load_tokenizer
+from nodes.memory import budget, room
 from nodes.model_errors import WrongPrompt
 from nodes.precision import Precision, PrecisionChoice, PrecisionPolicy
 from nodes.values import Clip, Model, Vae, Weights
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from nodes.added_inputs import Told
     from nodes.control_networks import Residuals
+    from nodes.materialise import KnownPart
 
 log = logging.getLogger("latentloom.models")
 
@@ -93,13 +95,7 @@ class ModelPool(Service):
     @cached_property
     def max_bytes(self) -> int:
         """The budget: what was stated, or half the machine's memory, or four fifths of the GPU's."""
-        if self._max_bytes is not None:
-            return self._max_bytes
-        if self.device.type == "cuda":
-            import torch
-
-            return cast(int, cast(Any, torch.cuda).get_device_properties(self.device).total_memory) * 4 // 5
-        return _memory() // 2
+        return budget(self.device) if self._max_bytes is None else self._max_bytes
 
     # Networks
 
@@ -112,7 +108,7 @@ class ModelPool(Service):
 
             return load_unet(model.weights, precision, device)
 
-        return self._get(model.weights, "U-Net", precision, load)
+        return self._get(model.weights, "U-Net", precision, load, "unet")
 
     def text_encoder(self, clip: Clip) -> "Module":
         precision = self.policy.text_encoder()
@@ -123,7 +119,7 @@ class ModelPool(Service):
             return load_text_encoder(clip.weights, precision, device, clip.projected)
 
         part = "text encoder with projection" if clip.projected else "text encoder"
-        return self._get(clip.weights, part, precision, load)
+        return self._get(clip.weights, part, precision, load, "text_encoder")
 
     def vae(self, vae: Vae) -> "Module":
         precision = self.policy.vae()
@@ -133,7 +129,7 @@ class ModelPool(Service):
 
             return load_vae(vae.weights, precision, device)
 
-        return self._get(vae.weights, "VAE", precision, load)
+        return self._get(vae.weights, "VAE", precision, load, "vae")
 
     def network(self, weights: Weights, part: str, precision: Precision, load: Load) -> "Module":
         """A network of any other kind; `load` makes it, on a device, the first time. `part` is what it is called."""
@@ -232,36 +228,17 @@ class ModelPool(Service):
         self, vae: Vae, pixels: "Float[Tensor, 'batch 3 height width']"
     ) -> "Float[Tensor, 'batch channels h w']":
         """The mode of the posterior of pictures in -1…1, unscaled."""
-        module = cast(Any, self.vae(vae))
+        from nodes.autoencoding import encode_pixels
 
-        def encode(picture: "Tensor") -> "Tensor":
-            return module.encode(picture, return_dict=False)[0].mode()
-
-        return self._one_by_one(vae, encode, pixels)
+        return encode_pixels(self, vae, pixels)
 
     def decode_latent(
         self, vae: Vae, samples: "Float[Tensor, 'batch channels h w']"
     ) -> "Float[Tensor, 'batch 3 height width']":
         """Pictures, about -1…1 (not clipped), of unscaled latents."""
-        module = cast(Any, self.vae(vae))
+        from nodes.autoencoding import decode_latent
 
-        def decode(latent: "Tensor") -> "Tensor":
-            return module.decode(latent, return_dict=False)[0]
-
-        return self._one_by_one(vae, decode, samples)
-
-    def _one_by_one(self, vae: Vae, function: "Callable[[Tensor], Tensor]", batch: "Tensor") -> "Tensor":
-        """A batch picture by picture: bounded memory, and no picture depends on its neighbours."""
-        import torch
-
-        from nodes.materialise import DTYPES
-
-        precision = self.policy.vae()
-        layout = torch.channels_last if precision.channels_last else torch.contiguous_format
-        with torch.no_grad():
-            whole = batch.to(device=self.device, dtype=DTYPES[precision.dtype])
-            parts = [function(part.contiguous(memory_format=layout)).float() for part in torch.split(whole, 1)]
-            return torch.cat(parts).contiguous()
+        return decode_latent(self, vae, samples)
 
     # Memory
 
@@ -275,6 +252,21 @@ class ModelPool(Service):
         """Drop everything, or as much as it takes for `bytes_needed` more to fit in the budget. Returns bytes freed."""
         return self._shrink(0 if bytes_needed is None else max(0, self.max_bytes - bytes_needed), keep=None)
 
+    def make_room(self, wanted: int, keep: str, purpose: str) -> int | None:
+        """Drop networks but those of one identity, if that is what it takes for so many bytes to fit beside the rest.
+
+        Returns:
+            The bytes that are free then; None where nobody tells.
+        """
+        left = room(self.device)
+        if left is None or wanted <= left:
+            return left
+        with self._lock:
+            kept = next((key for key in self._entries if key[0] == keep), None)
+        held = sum(nbytes for _, nbytes in self.resident)
+        self._shrink(max(0, held - (wanted - left)), keep=kept, purpose=purpose)
+        return room(self.device)
+
     def relieve(self, error: BaseException) -> Shortage | None:
         """If this is for want of memory: drop every network, and say how much was needed and what was resident."""
         import torch
@@ -286,23 +278,36 @@ class ModelPool(Service):
         resident = ", ".join(f"{name} ({nbytes / 1e6:,.0f} MB)" for name, nbytes in self.resident)
         return Shortage(int(needed[1]) if needed else None, resident or "no network", self.free())
 
-    def _get(self, weights: Weights, part: str, precision: Precision, load: Load) -> "Module":
+    def _get(
+        self, weights: Weights, part: str, precision: Precision, load: Load, known: "KnownPart | None" = None
+    ) -> "Module":
         key = (weights.identity, part, precision.dtype)
         with self._lock:
             entry = self._entries.setdefault(key, _Entry(f"{weights.name} {part}"))
             self._entries.move_to_end(key)
         with entry.lock:
             if entry.module is None:
+                expected = self._expected(weights, precision, known)
+                # Before there is another one, not afterwards: both at once may be too much.
+                self._shrink(max(0, self.max_bytes - expected), keep=key, purpose=entry.name)
                 try:
-                    entry.module = self._load(entry, precision, load)
+                    entry.module = self._load(entry, precision, load, expected)
                 except BaseException:
                     with self._lock:
                         self._entries.pop(key, None)
                     raise
-                self._shrink(self.max_bytes, keep=key)
+                self._shrink(self.max_bytes, keep=key, purpose=entry.name)
             return entry.module
 
-    def _load(self, entry: _Entry, precision: Precision, load: Load) -> "Module":
+    def _expected(self, weights: Weights, precision: Precision, known: "KnownPart | None") -> int:
+        """How many bytes a network will be; 0 for kinds of which that is not known before."""
+        if known is None:
+            return 0
+        from nodes.materialise import expected_bytes
+
+        return expected_bytes(weights, known, precision)
+
+    def _load(self, entry: _Entry, precision: Precision, load: Load, expected: int) -> "Module":
         start = time.perf_counter()
         module = load(self.device)
         from nodes.materialise import byte_count
@@ -312,10 +317,12 @@ class ModelPool(Service):
         if choice not in self._said:
             self._said.add(choice)
             log.info("%s", choice)
-        log.info("loaded %s: %.1f MB in %.2f s", entry.name, entry.nbytes / 1e6, time.perf_counter() - start)
+        estimate = f" ({expected / 1e6:.1f} were expected)" if expected else ""
+        seconds = time.perf_counter() - start
+        log.info("loaded %s: %.1f MB%s in %.2f s", entry.name, entry.nbytes / 1e6, estimate, seconds)
         return module
 
-    def _shrink(self, budget: int, keep: Key | None) -> int:
+    def _shrink(self, budget: int, keep: Key | None, purpose: str = "") -> int:
         """Drop the least recently used until the rest fits; the one to keep stays even if it alone is too large."""
         dropped: list[_Entry] = []
         with self._lock:
@@ -327,7 +334,7 @@ class ModelPool(Service):
                     dropped.append(self._entries.pop(key))
                     total -= entry.nbytes
         for entry in dropped:
-            log.info("dropped %s: %.1f MB", entry.name, entry.nbytes / 1e6)
+            log.info("dropped %s: %.1f MB%s", entry.name, entry.nbytes / 1e6, f", for {purpose}" if purpose else "")
         if dropped and self.device.type == "cuda":
             import torch
 
@@ -352,11 +359,3 @@ def _inputs(told: "Told", device: "Device", dtype: "DType") -> dict[str, Any]:
 
 _NO_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
 _ASKED_FOR = re.compile(r"you tried to allocate (\d+) bytes", re.IGNORECASE)
-
-
-def _memory() -> int:
-    """The machine's memory in bytes, or 8 GB where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 8_000_000_000
