@@ -17,6 +17,7 @@ from nodes.images import empty_image
 from nodes.inspection import describe
 from nodes.model_errors import ModelError
 from nodes.models import ModelPool
+from nodes.picture_encoder_layout import picture_encoder_plan
 from nodes.picture_prompts import ClipVision, ClipVisionOutput
 from nodes.values import Image
 from nodes.vision.seeing import pillow
@@ -96,6 +97,21 @@ def test_pictures_are_prepared_as_by_transformers_but_for_the_last_of_256_values
     theirs = wanted(images=pillow(pixels), return_tensors="pt").pixel_values
     ours = clip_pictures(pixels, 32, crop == "center")
     assert ours.shape == theirs.shape and (ours - theirs).abs().max() <= 1.01 / 255 / 0.26
+
+
+@pytest.mark.parametrize("of", [picture_encoders.VIT_L, picture_encoders.VIT_H, picture_encoders.VIT_BIG_G])
+@pytest.mark.parametrize("naming", [picture_encoders.transformers_shapes, picture_encoders.open_clip_shapes])
+def test_every_weight_of_an_encoder_of_full_size_has_its_place(of: Any, naming: Any):
+    """transformers' own class, built from the configuration, wants exactly what the file holds."""
+    shapes = naming(of)
+    plan = picture_encoder_plan(shapes)
+    with torch.device("meta"):
+        lib = cast(Any, transformers)
+        wanted = lib.CLIPVisionModelWithProjection(lib.CLIPVisionConfig(**plan.config)).state_dict()
+    places = {name: plan.places(name)[0] for name in wanted}
+    assert all(place.shape(shapes[place.name]) == wanted[name].shape for name, place in places.items())
+    left = set(shapes) - {place.name for place in places.values()}
+    assert all(plan.unused(name) for name in left)
 
 
 def test_cropping_sees_the_middle_alone(folders: Folders, pool: ModelPool):

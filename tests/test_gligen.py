@@ -12,7 +12,8 @@ from graph.folders import Folders
 from nodes.checkpoints import load_checkpoint
 from nodes.engine import Engine
 from nodes.gligen import add_box, load_gligen
-from nodes.grounding import gligen_layers
+from nodes.gligen_layout import gligen_plan
+from nodes.grounding import Layers, gligen_layers
 from nodes.identification import Identified, identify
 from nodes.latents import empty_latent
 from nodes.model_errors import ModelError
@@ -38,6 +39,16 @@ BLOCKS = {
 """The transformers of the small Stable Diffusion 1 in both layouts."""
 CAT, DOG = ("cat", 24, 32, 8, 16), ("the dog", 16, 8, 40, 0)
 """A phrase, and width, height, x and y of its box."""
+
+SD1_BLOCKS = {
+    **{
+        f"input_blocks.{at}": width
+        for at, width in zip((1, 2, 4, 5, 7, 8), (320, 320, 640, 640, 1280, 1280), strict=True)
+    },
+    "middle_block": 1280,
+    **{f"output_blocks.{3 + at}": width for at, width in enumerate((1280,) * 3 + (640,) * 3 + (320,) * 3)},
+}
+"""Where Stable Diffusion 1 attends to a text, and how wide it is there."""
 
 Boxes = tuple[tuple[str, int, int, int, int], ...]
 
@@ -200,6 +211,35 @@ def test_a_published_file_is_told_by_its_shapes(folders: Folders):
     wide = {name: entry.model_copy(update={"shape": (32, 768)}) for name, entry in header.items() if "linear.w" in name}
     found = identify(header | wide)
     assert isinstance(found, Identified) and str(found) == "SD 1 GLIGEN (original layout)"
+
+
+def test_every_layer_for_a_network_of_full_size_has_its_place():
+    """diffusers' own layers, built from a published file's shapes, want exactly what it holds."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "position_net.null_positive_feature": (768,),
+        "position_net.null_position_feature": (64,),
+        **layouts.linear("position_net.linears.0", 512, 832),
+        **layouts.linear("position_net.linears.2", 512, 512),
+        **layouts.linear("position_net.linears.4", 768, 512),
+    }
+    for block, width in SD1_BLOCKS.items():
+        start = f"{block}.1.transformer_blocks.0.fuser"
+        shapes |= {f"{start}.alpha_attn": (), f"{start}.alpha_dense": ()}
+        shapes |= layouts.linear(f"{start}.linear", width, 768) | layouts.linear(f"{start}.attn.to_out.0", width, width)
+        for name in ("to_q", "to_k", "to_v"):
+            shapes |= layouts.linear(f"{start}.attn.{name}", width, width, bias=False)
+        shapes |= layouts.linear(f"{start}.ff.net.0.proj", 8 * width, width)
+        shapes |= layouts.linear(f"{start}.ff.net.2", width, 4 * width)
+        shapes |= layouts.norm(f"{start}.norm1", width) | layouts.norm(f"{start}.norm2", width)
+    plan = gligen_plan(shapes)
+    with torch.device("meta"):
+        wanted = Layers(plan.config).state_dict()
+    places = {plan.places(name)[0].name: tuple(weight.shape) for name, weight in wanted.items()}
+    assert places == shapes
+    own = {name: shape for name, shape in layouts.unet(layouts.SD1).items() if name.endswith(".attn2.to_k.weight")}
+    assert {name.removesuffix(".1.transformer_blocks.0.attn2.to_k.weight"): w for name, (w, _) in own.items()} == (
+        SD1_BLOCKS
+    )
 
 
 def without(part: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
