@@ -17,7 +17,7 @@ from server.database.job_history import JobHistory
 from server.database.job_queue import JobQueue
 from server.database.jobs import ENDINGS, Accepted, Claim, Job, NewJob
 from server.database.webhooks import Webhooks
-from server.web.dispatcher import Dispatcher, Prepared
+from server.web.dispatcher import Dispatcher
 from server.web.hub import Hub
 from server.web.intake import prepared
 from server.web.journal import Journal
@@ -25,6 +25,7 @@ from server.web.library import Library, Shelf
 from server.web.messenger import Messenger
 from server.web.problems import LOGGER, Refused
 from server.web.public_addresses import PrivateAddress
+from server.web.running_jobs import Prepared
 from server.workers.pool import WorkerPool
 
 LOOK_SECONDS = 2.0

@@ -6,29 +6,29 @@ runs, and hands it back when the server stops. A worker that dies costs one atte
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Protocol
 
 from server.database.documents import Document
 from server.database.errors import DatabaseError, LeaseLost, WrongRequest
 from server.database.event_log import NewEvent, slot_of
 from server.database.job_history import JobHistory
 from server.database.job_queue import JobQueue
-from server.database.jobs import Claim, JobError, Outcome, State
+from server.database.jobs import State
 from server.database.leases import TakenBack
 from server.logs import about_job
+from server.web import endings
 from server.web.diary import Diary
-from server.web.files.place_names import PlaceNames
+from server.web.endings import Ending
 from server.web.hub import Hub, with_texts
-from server.web.job_forms import summary_of
 from server.web.journal import Journal
 from server.web.metrics import Metrics
 from server.web.narrator import Message, Narrator, Told
+from server.web.running_jobs import CannotRun, Prepare, Running, Workers
 from server.workers.errors import WorkerDied, WorkerError
-from server.workers.messages import Job, JobEvent, JobResult, NodeFinished
+from server.workers.messages import JobEvent, NodeFinished
 from server.workers.pool import PoolStatus
 
 log = logging.getLogger("latentloom.server")
@@ -38,66 +38,6 @@ LOOK_SECONDS = 5.0
 PAUSE_SECONDS = 2.0
 """A lane that met a database or a worker that does not answer tries again after so long."""
 KEEP_HISTORY = timedelta(days=365)
-
-Json = dict[str, Any]
-
-
-class Workers(Protocol):
-    """Whoever runs jobs. The pool of workers does."""
-
-    async def run(self, job: Job, on_events: Callable[[Sequence[JobEvent]], None]) -> JobResult:
-        """Run a job on a free worker. Raises WorkerDied, or another WorkerError if it was not begun."""
-        ...
-
-    def cancel(self, job_id: str) -> object:
-        """Stop a job that runs."""
-        ...
-
-    async def wait_until(self, condition: Callable[[PoolStatus], bool]) -> PoolStatus:
-        """Wait for a status. Raises WorkerError when there will never be one like that."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What a worker is to run of a claimed job, the classes of its nodes by id, and how its places are called."""
-
-    job: Job
-    nodes: Mapping[str, str]
-    names: PlaceNames
-
-
-class CannotRun(Exception):
-    """A job cannot be run as it was asked for; the sentence says why."""
-
-
-Prepare = Callable[[Claim], Awaitable[Prepared]]
-"""Makes what a worker is to run: applies overrides, adds what pictures are to carry. Raises CannotRun."""
-
-
-@dataclass(slots=True, eq=False)
-class Running:
-    """A job that a lane is at."""
-
-    claim: Claim
-    narrator: Narrator
-    diary: Diary
-    cancelling: bool = False
-    lost: bool = False
-    """Somebody else has the job by now."""
-    at_worker: bool = False
-    node: str | None = None
-    """The node that began last."""
-    result: JobResult | None = None
-    """What came of it, as its worker says."""
-
-    @property
-    def owner(self) -> str:
-        return self.claim.job.owner
-
-    @property
-    def client_id(self) -> str | None:
-        return self.claim.job.client_id
 
 
 @dataclass(slots=True, kw_only=True)
@@ -263,7 +203,7 @@ class Dispatcher:
     async def _mistaken(self, running: Running, error: Exception) -> None:
         """Fail a job over a mistake of this server, so that it stands in nobody's way."""
         log.error("job %s: a mistake of this server", running.claim.job.id, exc_info=error)
-        await self._end(running, self._broken(running, type(error).__name__, "a mistake of the server; see its log"))
+        await self._end(running, endings.broken(running, type(error).__name__, "a mistake of the server; see its log"))
 
     async def _run(self, name: str, running: Running) -> None:
         claim = running.claim
@@ -271,14 +211,14 @@ class Dispatcher:
             prepared = await self.prepare(claim)
         except CannotRun as error:
             sentence = str(error)
-            await self._end(running, self._broken(running, "InvalidWorkflow", sentence))
+            await self._end(running, endings.broken(running, "InvalidWorkflow", sentence))
             return
         running.narrator.nodes = prepared.nodes
         if self._stopping:
             await self._give_back(running)
             return
         if running.cancelling:
-            await self._end(running, self._interrupted(running))
+            await self._end(running, endings.interrupted(running))
             return
         running.at_worker = True
         log.info("job %s begins", claim.job.id)
@@ -300,18 +240,10 @@ class Dispatcher:
         if running.lost:
             return
         running.result = result
-        match result.status:
-            case "handed_back":
-                await self._give_back(running)
-            case "cancelled":
-                await self._end(running, self._interrupted(running, result))
-            case "invalid":
-                sentence = "\n".join(map(str, result.problems)) or "this workflow cannot run"
-                await self._end(running, self._broken(running, "InvalidWorkflow", sentence, result))
-            case "failed":
-                await self._end(running, self._failed(running, result))
-            case "done":
-                await self._end(running, self._outcome(running, result))
+        if result.status == "handed_back":
+            await self._give_back(running)
+        else:
+            await self._end(running, endings.of_result(running, result))
 
     def _happened(self, running: Running, events: Sequence[JobEvent]) -> None:
         """Called by the pool, in the order in which it happened."""
@@ -339,55 +271,11 @@ class Dispatcher:
 
     # How jobs end
 
-    def _outcome(self, running: Running, result: JobResult) -> Outcome:
-        return self._recorded(running, Outcome(state="done", ran=result.ran, reused=result.reused))
-
-    def _failed(self, running: Running, result: JobResult) -> Outcome:
-        failure = result.failures[0] if result.failures else None
-        if failure is None:
-            return self._broken(running, "EngineError", "the engine failed without saying why", result)
-        if failure.node_id is None:
-            return self._broken(running, failure.type, failure.message, result)
-        error = JobError(
-            type=failure.type,
-            message=failure.message,
-            node_id=failure.node_id,
-            node_class=failure.class_name,
-            details={"text": failure.text, "kind": failure.kind},
-        )
-        return self._recorded(running, Outcome(state="failed", error=error, ran=result.ran, reused=result.reused))
-
-    def _broken(self, running: Running, kind: str, sentence: str, result: JobResult | None = None) -> Outcome:
-        """A job that failed outside of any node."""
-        if not _ended(running.narrator):
-            self._publish(running, [running.narrator.broken(kind, sentence)])
-        ran, reused = (result.ran, result.reused) if result else (0, 0)
-        error = JobError(type=kind, message=sentence)
-        return self._recorded(running, Outcome(state="failed", error=error, ran=ran, reused=reused))
-
-    def _interrupted(self, running: Running, result: JobResult | None = None) -> Outcome:
-        if not _ended(running.narrator):
-            self._publish(running, [running.narrator.interrupted()])
-        ran, reused = (result.ran, result.reused) if result else (0, 0)
-        return self._recorded(running, Outcome(state="cancelled", ran=ran, reused=reused))
-
-    def _recorded(self, running: Running, outcome: Outcome) -> Outcome:
-        narrator = running.narrator
-        messages = [[kind, data] for kind, data in narrator.lasting]
-        said = next((data for kind, data in narrator.lasting if kind == "execution_error"), None)
-        return Outcome(
-            state=outcome.state,
-            outputs=Document.of(narrator.outputs),
-            error=outcome.error,
-            timings=tuple(running.diary.timings),
-            ran=outcome.ran,
-            reused=outcome.reused,
-            summary=summary_of(narrator.outputs, said),
-            record=Document.of({"meta": narrator.meta, "messages": messages, **running.diary.record}),
-        )
-
-    async def _end(self, running: Running, outcome: Outcome) -> None:
+    async def _end(self, running: Running, ending: Ending) -> None:
         """Write down how a job ended, as often as it takes, and say so."""
+        outcome, told = ending
+        if told:
+            self._publish(running, told)
         while True:
             try:
                 await self.queue.finish(running.claim.lease, outcome)
@@ -472,10 +360,3 @@ class Dispatcher:
                 rounds += 1
             except DatabaseError as error:
                 log.warning("the database does not answer: %s", error)
-
-
-def _ended(narrator: Narrator) -> bool:
-    """Whether the run itself has said how it ended."""
-    return any(
-        kind in ("execution_error", "execution_interrupted", "execution_success") for kind, _ in narrator.lasting
-    )

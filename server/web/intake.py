@@ -13,7 +13,6 @@ from graph.workflow import Workflow, read
 from server.database.jobs import Claim, NewJob, is_job_id
 from server.overrides import WrongOverride, override
 from server.web.acceptance import Accepted, Refused, examine
-from server.web.dispatcher import CannotRun, Prepared
 from server.web.files.owner_folders import OwnerFolders
 from server.web.files.staging import StagedFile
 from server.web.inline_files import decoded, keep, refuse_unused, with_names
@@ -22,6 +21,7 @@ from server.web.library import Shelf
 from server.web.new_jobs import new_job, pnginfo_of
 from server.web.prompt_errors import NotTaken, outputs_refusal, refusal, whole_refusal, wrong_request
 from server.web.requests import BatchRequest, PromptRequest, Submission
+from server.web.running_jobs import CannotRun, Prepared
 from server.workers.messages import Job, JobFolders
 from workflows.documents import Document, UnreadableDocument, carried, document_in, document_of
 from workflows.editor.shapes import is_editor_document
