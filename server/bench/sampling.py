@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FEW, MANY = 4, 28
 """A step's time is the difference between a long and a short run, so what surrounds the steps cancels out."""
-LONGEST = 30.0
+LONGEST = 12.0
 """Seconds of steps in one run; where a step takes long, there are fewer."""
 CFG = 4.0
 
