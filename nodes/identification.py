@@ -1,5 +1,6 @@
 """What a model file is, from the names and shapes of its tensors alone; and, where it is nothing known, why not."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from nodes.weight_places import NotThisNetwork, Shapes, shapes_below
 
 Kind = Literal[
     "checkpoint", "U-Net", "VAE", "text encoder", "LoRA", "ControlNet", "T2I-Adapter", "embedding", "CLIP vision",
-    "IP-Adapter", "GLIGEN",
+    "IP-Adapter", "GLIGEN", "hypernetwork",
 ]  # fmt: skip
 Family = Literal["SD 1", "SD 2", "SDXL", "SDXL refiner"]
 
@@ -28,6 +29,7 @@ VARIANTS: Mapping[int, Variant] = {4: "plain", 9: "inpainting", 8: "pix2pix"}
 SIZES: Mapping[Family, int] = {"SDXL": 6, "SDXL refiner": 5}
 """How many numbers the family is told of beside the pooled text."""
 
+HYPERNETWORK_LAYER = re.compile(r"(\d+)\.[01]\.linear\.?\d+\.")
 CONTROL_PREFIXES = ("control_model.", "")
 CONTROL_MARKS = {control_layout.ORIGINAL_MARK, control_layout.DIFFUSERS_MARK}
 CONTROL_LORA_MARK = "lora_controlnet"
@@ -112,6 +114,7 @@ def identify(entries: Mapping[str, TensorEntry]) -> Identified | Unrecognised:
     kinds: Iterable[tuple[str, Callable[[Mapping[str, TensorEntry]], Identified]]] = (
         ("IP-Adapter", _ip_adapter),
         ("GLIGEN", _gligen),
+        ("hypernetwork", _hypernetwork),
         ("LoRA", _lora),
         ("ControlNet", _controlnet),
         ("T2I-Adapter", _t2i_adapter),
@@ -218,6 +221,18 @@ def _text_encoder(entries: Mapping[str, TensorEntry]) -> Identified:
 def text_family(width: int) -> Family:
     """The family whose text encoder is this wide, if it is alone."""
     return "SD 2" if width == OPEN_WIDTH else "SDXL refiner" if width > OPEN_WIDTH else "SD 1"
+
+
+def _hypernetwork(entries: Mapping[str, TensorEntry]) -> Identified:
+    found = [HYPERNETWORK_LAYER.match(name) for name in entries]
+    widths = {int(layer[1]) for layer in found if layer is not None}
+    if None in found:
+        raise NotThisNetwork("not every name is that of a layer for some width, as 768.0.linear.0.weight")
+    families: list[Family] = [family for width, family in _TEXT_WIDTHS.items() if width in widths]
+    family = families[0] if len(families) == 1 else None
+    told = ", ".join(map(str, sorted(widths)))
+    notes = (f"for attention of the widths {told}",)
+    return Identified("hypernetwork", "AUTOMATIC1111's layout", family, notes=notes)
 
 
 def _ip_adapter(entries: Mapping[str, TensorEntry]) -> Identified:

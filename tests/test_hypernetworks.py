@@ -19,6 +19,7 @@ from nodes.values import Model, Weights
 from tests import original_layouts as layouts
 from tests import small_models, tiny_models
 from tests.adapter_files import noise
+from tests.commands import latentloom
 from tests.pickle_files import permission, pickled
 from tests.small_models import SMALL
 from tests.tiny_models import save_weights
@@ -147,6 +148,15 @@ def test_a_model_with_one_is_another_model_and_its_network_stays(folders: Folder
     assert {id(each) for each in network.parameters()} <= {
         id(each) for each in patched(network, changed.network_patches).parameters()
     }
+
+
+def test_it_is_listed_and_known_by_its_names(folders: Folders):
+    lines = latentloom("models", data=folders.data).out.splitlines()
+    assert "  fits.safetensors" in lines and "  wide.safetensors" in lines
+    path = folders.models("hypernetworks") / "wide.safetensors"
+    said = latentloom("models", "inspect", path, data=folders.data).out
+    assert said.startswith("wide.safetensors: SD 1 hypernetwork (AUTOMATIC1111's layout)")
+    assert "for attention of the widths 768" in said
 
 
 def test_of_no_strength_it_changes_nothing(folders: Folders, model: Model):

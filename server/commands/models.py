@@ -20,6 +20,7 @@ def models(context: click.Context) -> None:
     from nodes.control_files import CONTROL_NETS
     from nodes.embeddings import EMBEDDINGS
     from nodes.gligen import GLIGENS
+    from nodes.hypernetworks import HYPERNETWORKS
     from nodes.ip_adapters import IP_ADAPTERS
     from nodes.loras import LORAS
     from nodes.vision.models import VISION_MODELS
@@ -27,6 +28,7 @@ def models(context: click.Context) -> None:
     settings: Settings = context.obj
     folders = settings.folders()
     sources = {"checkpoints": CHECKPOINTS, "vae": VAES, "loras": LORAS, "embeddings": EMBEDDINGS}
+    sources |= {"hypernetworks": HYPERNETWORKS}
     steering = {"controlnet": CONTROL_NETS, "clip_vision": PICTURE_ENCODERS}
     prompting = {"ipadapter": IP_ADAPTERS, "gligen": GLIGENS, "vision": VISION_MODELS}
     for kind, source in {**sources, **steering, **prompting}.items():
