@@ -43,6 +43,16 @@ def hole() -> Mask:
     return Mask(values)
 
 
+def begun_latents() -> Tensor:
+    return torch.randn(1, 4, SIDE // 8, SIDE // 8, generator=torch.Generator().manual_seed(2))
+
+
+@node("Begun")
+def begun() -> Latent:
+    """What another network has made, to be refined."""
+    return Latent(begun_latents())
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
@@ -52,7 +62,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(data: Path) -> Engine:
-    return Engine(Folders.below(data), catalogue=built_in() | Catalogue([scene, hole]), precision="fp32")
+    return Engine(Folders.below(data), catalogue=built_in() | Catalogue([scene, hole, begun]), precision="fp32")
 
 
 def both(data: Path, family: str) -> Path:
@@ -125,13 +135,13 @@ def test_the_latents_are_those_of_diffusers_pipeline(family: str, data: Path, en
     near(picture(engine, f"{family}.safetensors")[0] * SMALL[family].scale, theirs)
 
 
-def sampled(engine: Engine, family: str, prepare: Any, denoise: float = 1.0) -> Tensor:
+def sampled(engine: Engine, family: str, prepare: Any, steps: int = STEPS, denoise: float = 1.0) -> Tensor:
     """The latents of a workflow that prepares prompts and a latent for sampling."""
     with WorkflowBuilder() as workflow:
         model, clip, vae = load_checkpoint(ckpt_name=f"{family}.safetensors")
         positive, negative, latent_image = prepare(clip, vae)
         latent: Any = ksampler(
-            model=model, seed=SEED, steps=STEPS, cfg=CFG, sampler_name="euler", scheduler="normal", positive=positive,
+            model=model, seed=SEED, steps=steps, cfg=CFG, sampler_name="euler", scheduler="normal", positive=positive,
             negative=negative, latent_image=latent_image, denoise=denoise,
         )  # fmt: skip
     return cast(Latent, engine.run(workflow, targets=[latent.step]).checked().outputs[latent.step][0]).samples
@@ -202,6 +212,25 @@ def test_stated_sizes_are_told_as_diffusers_tells_them(data: Path, engine: Engin
         return positive, encode_text_sdxl(clip=clip, text_l=AWAY, text_g=AWAY, **sizes), empty_latent(SIDE, SIDE)
 
     near(sampled(engine, "SDXL", prepare) * 0.13025, theirs)
+
+
+@quiet
+@pytest.mark.parametrize(("ascore", "other"), [(6.0, 2.5), (9.0, 1.0)])
+def test_refined_latents_are_those_of_diffusers_pipeline(ascore: float, other: float, data: Path, engine: Engine):
+    made = pipeline(both(data, "SDXL refiner"))
+    # It counts the steps that are left out. With ten of them all are at whole timesteps, between which it interpolates
+    # otherwise.
+    asked = {**ASKED, "prompt": TEXT, "negative_prompt": AWAY, "num_inference_steps": 10, "strength": 0.5}
+    asked |= {"aesthetic_score": ascore, "negative_aesthetic_score": other}
+    noise = torch.Generator().manual_seed(SEED)
+    theirs = made(**asked, image=begun_latents() * 0.13025, generator=noise).images
+
+    def prepare(clip: Any, vae: Any) -> Any:
+        sizes: Any = {"width": SIDE, "height": SIDE}
+        positive = encode_text_refiner(text=TEXT, clip=clip, ascore=ascore, **sizes)
+        return positive, encode_text_refiner(text=AWAY, clip=clip, ascore=other, **sizes), begun()
+
+    near(sampled(engine, "SDXL refiner", prepare, steps=5, denoise=0.5) * 0.13025, theirs)
 
 
 def test_the_refiner_is_told_a_score(data: Path, engine: Engine):
