@@ -103,7 +103,8 @@ def _read(path: Path, device: str) -> object:
         if found:
             reason = f"it holds more than numbers: {found[1]}, which is not run and not read"
             raise ModelError(path, reason, "Take the .safetensors file of the same model.") from error
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        # torch goes on with advice to read it in a way that runs what is in it.
+        said = str(error).strip().partition("\n")[0].partition(". In PyTorch")[0] or type(error).__name__
         raise ModelError(path, f"not a file of weights, or damaged ({said})", AGAIN) from error
 
 
