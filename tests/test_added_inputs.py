@@ -18,7 +18,8 @@ HALF = torch.tensor([[[0.6, 0.6, 0.4], [0.0, 1.0, 0.0]]])
 
 def numbers(model: Model, sizes: Sizes | None = None, *, negative: bool = False) -> list[float]:
     found = told(model, replace(PROMPT, sizes=sizes), SHAPE, 2, negative=negative)
-    assert found is not None and found.pooled.shape == (2, 5) and torch.equal(found.sizes[0], found.sizes[1])
+    assert found is not None and found.pooled is not None and found.sizes is not None
+    assert found.pooled.shape == (2, 5) and torch.equal(found.sizes[0], found.sizes[1])
     return found.sizes[0].tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # torch's own
 
 

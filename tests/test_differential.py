@@ -32,7 +32,7 @@ class Ones(ModelPool):
     """A pool whose network takes every latent for ones."""
 
     def denoise_network(self, model: Model) -> DenoiseNetwork:
-        return lambda x, timestep, context, told=None: torch.ones_like(x)
+        return lambda x, timestep, context, told=None, residuals=None: torch.ones_like(x)
 
 
 def changed(strength: float | None, timestep: float) -> torch.Tensor:

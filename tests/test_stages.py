@@ -117,7 +117,7 @@ class Echo(ModelPool):
     """A pool whose network predicts what it is shown."""
 
     def denoise_network(self, model: Model) -> DenoiseNetwork:
-        return lambda x, timestep, context, told=None, /: x
+        return lambda x, timestep, context, told=None, residuals=None, /: x
 
 
 PROMPT = Conditioning((Prompt(torch.zeros(1, 3, 2)),))
