@@ -303,6 +303,25 @@ def test_cancelling_stops_between_nodes_and_keeps_what_was_made():
     assert loom.ran == ["weave", "show"]
 
 
+def test_a_cancelled_run_lets_go_of_what_it_made():
+    cancellation = Cancellation()
+    alive: list[weakref.ref[Yarn]] = []
+
+    @node("Make")
+    def make(yarn: Yarn | None = None, number: int = 0) -> Yarn:
+        made = Yarn(str(number))
+        alive.append(weakref.ref(made))
+        if number == 3:
+            cancellation.cancel()
+        return made
+
+    document = {"0": use("Make")} | {str(at): use("Make", number=at, yarn=[str(at - 1), 0]) for at in range(1, 9)}
+    with pytest.raises(Cancelled):
+        Loom(MemoryStore(0), extra=[make]).run(document, ["8"], cancellation=cancellation)
+    gc.collect()
+    assert len(alive) == 4 and not any(ref() is not None for ref in alive)
+
+
 def test_cancelling_stops_at_the_next_report_of_progress():
     reached: list[float] = []
 
