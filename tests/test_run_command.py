@@ -57,6 +57,14 @@ def test_json_prints_one_event_per_line(tmp_path: Path):
     assert [file for event in said.events for file in event.get("files", [])]
 
 
+def test_events_say_why_a_step_runs(tmp_path: Path):
+    latentloom("run", "text_to_image", *QUICK, data=tmp_path)
+    said = latentloom("run", "text_to_image", *QUICK, "--set", "KSampler.cfg=3.5", "--json", data=tmp_path)
+    why = {event["class_type"]: event["reasons"] for event in said.events if event["event"] == "node_started"}
+    assert any("cfg" in reason and "3.5" in reason for reason in why["KSampler"])
+    assert "CLIPTextEncode" not in why
+
+
 @pytest.mark.parametrize("name", ["Prompt", "2"])
 def test_set_finds_a_node_by_title_or_id(tmp_path: Path, name: str):
     said = latentloom("run", "text_to_image", *QUICK, "--set", f"{name}.text=a blue boat", data=tmp_path)
