@@ -23,6 +23,7 @@ from sqlalchemy import update
 from sqlalchemy.engine import Connection
 from yarl import URL
 
+from server.bench.environment import usual_environment
 from server.database.chunks import chunks
 from server.database.database import Database
 from server.database.documents import Document
@@ -40,7 +41,7 @@ SETTLING_SECONDS = 6.0
 FAR_AWAY = 1_000_000
 """From one start to the next, so that no number of one chain occurs in another."""
 PATIENCE = 300.0
-FLOOR = "import aiohttp.web, pydantic, sqlalchemy.ext.asyncio, click"
+FLOOR = "import aiohttp.web, pydantic, sqlalchemy, click"
 """What any program needs to import before it can serve HTTP and keep jobs with these libraries."""
 
 Say = Callable[[str], None]
@@ -134,7 +135,11 @@ async def _running(data: Path) -> AsyncGenerator[_Server]:
 def _start(data: Path) -> "tuple[subprocess.Popen[str], str]":
     command = [sys.executable, "-m", "server", "--data", str(data), "serve", "--port", "0", "--cpu"]
     process = subprocess.Popen(
-        [*command, "--requests-per-second", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [*command, "--requests-per-second", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=usual_environment(),
     )
     line = process.stdout.readline() if process.stdout else ""
     found = re.search(r"http://\S+", line)
@@ -164,7 +169,7 @@ async def _starting(data: Path, repeats: int, say: Say) -> None:
     ready: list[float] = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", FLOOR], check=True)
+        subprocess.run([sys.executable, "-c", FLOOR], check=True, env=usual_environment())
         floor.append(time.perf_counter() - began)
         began = time.perf_counter()
         async with _running(data) as server:

@@ -11,6 +11,8 @@ from typing import IO, cast
 
 from click import ClickException
 
+from server.bench.environment import usual_environment
+
 Say = Callable[[str], None]
 
 FLOOR = """
@@ -54,7 +56,7 @@ def _first_picture() -> tuple[float, float]:
         began = time.perf_counter()
         # A data folder of its own: results of earlier runs must not be reused.
         command = _latentloom("--data", folder, "run", "text_to_image", "--json")
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=usual_environment()) as process:
             first = 0.0
             for line in cast(IO[str], process.stdout):
                 first = first or time.perf_counter() - began
@@ -69,6 +71,6 @@ def _latentloom(*words: str) -> list[str]:
 
 def _time(command: Sequence[str]) -> float:
     began = time.perf_counter()
-    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+    if subprocess.run(command, stdout=subprocess.DEVNULL, env=usual_environment()).returncode:
         raise ClickException(f"this failed: {' '.join(command)}")
     return time.perf_counter() - began

@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from server.database.engines import Engines, read_url
 from server.database.errors import DatabaseUnavailable, DatabaseUnusable
 from server.database.migrate import bring_up_to_date, is_up_to_date
-from server.database.postgresql import PostgresqlEngines
 from server.database.sqlite import SqliteEngines, prepare_file
 
 TRIES = 8
@@ -52,7 +51,7 @@ class Database:
         self.now = clock
         self._tasks = set[asyncio.Task[Any]]()
         self._closed = False
-        self._engines: Engines = SqliteEngines(url) if self._file else PostgresqlEngines(url)
+        self._engines: Engines = SqliteEngines(url) if self._file else _postgresql(url)
 
     @staticmethod
     async def open(place: Path | str, clock: Clock = utc_now) -> "Database":
@@ -150,6 +149,13 @@ class Database:
         if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated or kind in OUT_OF_ORDER:
             return DatabaseUnavailable(self.where, str(error.orig))
         return error
+
+
+def _postgresql(url: URL) -> Engines:
+    # Where nobody asks for it, a server need not wait for what it imports.
+    from server.database.postgresql import PostgresqlEngines
+
+    return PostgresqlEngines(url)
 
 
 def _collided(error: Exception) -> bool:
