@@ -60,7 +60,7 @@ async def test_fault_6_a_number_that_is_none_is_refused(client: Client):
 
 async def test_fault_22_a_client_that_does_not_read_keeps_no_other_waiting(client: Client):
     busy = Client(client.http, client.service)
-    await busy.run(chain(*["Twist"] * 100))
+    await busy.run(chain(*["Twist"] * 300))
     with socket.socket() as link:
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         link.setblocking(False)

@@ -81,7 +81,7 @@ def test_other_networks_go_before_a_picture_is_cut(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "latentloom.models")
     pool.unet(parts[0])
     latent = torch.zeros(1, 4, 40, 40)
     whole = pool.decode_latent(parts[2], latent)
@@ -97,7 +97,7 @@ def test_room_is_made_before_a_network_is_loaded(
 ):
     pool.unet(parts[0])
     pool.vae(parts[2])
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "latentloom.models")
     small = ModelPool(precision="fp32", device="cpu", max_bytes=sum(nbytes for _, nbytes in pool.resident) - 1)
     small.unet(parts[0])
     small.vae(parts[2])
@@ -109,7 +109,7 @@ def test_room_is_made_before_a_network_is_loaded(
 def test_what_a_network_will_take_is_known_before_and_right(
     parts: tuple[Model, Clip, Vae], pool: ModelPool, caplog: pytest.LogCaptureFixture
 ):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "latentloom.models")
     pool.unet(parts[0])
     pool.text_encoder(parts[1])
     pool.vae(parts[2])

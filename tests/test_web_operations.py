@@ -102,7 +102,9 @@ async def test_only_metrics_ask_for_a_key(tmp_path: Path):
 
 
 def test_a_server_starts_without_what_only_workers_and_migrations_need():
-    ask = "import sys, server.commands.serve, server.service, nodes.engine; print(*sys.modules)"
+    ask = (
+        "import sys, server.commands.serve, server.service, nodes.engine; nodes.engine.built_in(); print(*sys.modules)"
+    )
     said = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(said.stdout.split())
     assert "nodes.sampling" in loaded and not loaded & {"torch", "diffusers", "transformers", "numpy", "PIL", "alembic"}
