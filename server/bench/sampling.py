@@ -16,7 +16,7 @@ from nodes.engine import Engine
 from nodes.latents import empty_latent
 from nodes.sampling import ksampler
 from nodes.text import encode_text
-from server.bench.random_models import write_folder
+from server.bench.random_models import RandomModel, write_folder
 from server.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Asked:
     batches: Sequence[int]
     precision: "PrecisionChoice"
     checkpoint: str
-    random: bool = False
+    random: RandomModel | None = None
     repeats: int = 10
 
 
@@ -50,8 +50,8 @@ def measure(settings: Settings, asked: Asked, say: Say) -> None:
         return _measure(settings.folders(), asked, say)
     with TemporaryDirectory() as folder:
         folders = Folders.below(Path(folder))
-        say("making Stable Diffusion 1.5 with random weights")
-        write_folder(folders.models("checkpoints") / asked.checkpoint)
+        say(f"making {asked.random} with random weights")
+        write_folder(folders.models("checkpoints") / asked.checkpoint, asked.random)
         return _measure(folders, asked, say)
 
 
@@ -113,15 +113,19 @@ def _ours(engine: Engine, checkpoint: str, size: int, batch: int) -> Sample:
 def _pipeline(engine: Engine, checkpoint: str, dtype: Any) -> Any:
     import torch
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+    from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
     from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 
     from nodes.checkpoints import CHECKPOINTS
 
     path = CHECKPOINTS.locate(engine.folders, checkpoint)
-    pipeline_class, scheduler_class = cast(Any, StableDiffusionPipeline), cast(Any, EulerDiscreteScheduler)
-    loaded = pipeline_class.from_pretrained(
-        path, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )
+    scheduler_class = cast(Any, EulerDiscreteScheduler)
+    if (path / "text_encoder_2").is_dir():
+        loaded = cast(Any, StableDiffusionXLPipeline).from_pretrained(path)
+    else:
+        loaded = cast(Any, StableDiffusionPipeline).from_pretrained(
+            path, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
     pipeline = loaded.to(engine.models.device, dtype)
     pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
     if dtype == torch.bfloat16:
@@ -133,13 +137,16 @@ def _pipeline(engine: Engine, checkpoint: str, dtype: Any) -> Any:
 def _theirs(pipeline: Any, size: int, batch: int) -> Sample:
     import torch
 
-    prompt, negative = pipeline.encode_prompt("a red house", pipeline.device, 1, True, "")
+    names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+    # Of two encoders there are pooled states as well.
+    guided: dict[str, Any] = {"num_images_per_prompt": 1, "do_classifier_free_guidance": True}
+    texts = pipeline.encode_prompt("a red house", device=pipeline.device, **guided)
+    encoded = dict(zip(names, texts, strict=False))
 
     def sample(steps: int, seed: int) -> float:
         began = time.perf_counter()
         made = pipeline(
-            prompt_embeds=prompt,
-            negative_prompt_embeds=negative,
+            **encoded,
             num_inference_steps=steps,
             num_images_per_prompt=batch,
             guidance_scale=CFG,

@@ -10,8 +10,10 @@ from server.settings import Settings, wrong_requests
 
 if TYPE_CHECKING:
     from nodes.precision import PrecisionChoice
+    from server.bench.random_models import RandomModel
 
 PRECISIONS: "tuple[PrecisionChoice, ...]" = ("fp32", "bf16")
+RANDOM: "tuple[RandomModel, ...]" = ("sd15", "sdxl-small")
 
 
 @click.group(epilog="Example: latentloom bench engine")
@@ -78,7 +80,7 @@ def start(repeats: int) -> None:
 @click.option("--batch", "batches", default="1", show_default=True, callback=_numbers, help="Pictures at once: 1,4.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
 @click.option("--checkpoint", default="loomlet", show_default=True, help="A diffusers folder below models/checkpoints.")
-@click.option("--random", is_flag=True, help="Stable Diffusion 1.5 with random weights, made for the occasion.")
+@click.option("--random", type=click.Choice(RANDOM), help="A model with random weights, made for the occasion.")
 @click.pass_obj
 def sampling(
     settings: Settings,
@@ -87,7 +89,7 @@ def sampling(
     batches: list[int],
     precision: "PrecisionChoice",
     checkpoint: str,
-    random: bool,
+    random: "RandomModel | None",
 ) -> None:
     """Seconds per sampler step against diffusers' own pipeline: same weights, precision and size, interleaved."""
     from server.bench.sampling import Asked, measure
@@ -96,7 +98,7 @@ def sampling(
         sizes=sizes,
         batches=batches,
         precision=precision,
-        checkpoint="sd15" if random else checkpoint,
+        checkpoint=random or checkpoint,
         random=random,
         repeats=repeats,
     )
