@@ -22,6 +22,7 @@ from nodes.model_errors import ModelError
 from nodes.model_folders import TEXT_STEM, UNET_STEM, VAE_STEM, weight_files
 from nodes.narrow_weights import compute_in_float32, is_narrow
 from nodes.open_weights import OpenWeights
+from nodes.packed_convolutions import pack_convolutions
 from nodes.patched_weights import Change, Other, changes
 from nodes.precision import Precision, PrecisionName
 from nodes.text_layout import text_plan, transformers_places, unused
@@ -68,7 +69,9 @@ def load_unet(weights: Weights, precision: Precision, device: Device) -> Module:
     with collector_paused():
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    return load_network(weights, UNET, cast(Any, UNet2DConditionModel).from_config, precision, device)
+    network = load_network(weights, UNET, cast(Any, UNet2DConditionModel).from_config, precision, device)
+    pack_convolutions(network)
+    return network
 
 
 def load_vae(weights: Weights, precision: Precision, device: Device) -> Module:
