@@ -55,6 +55,7 @@ class Loaded:
 
 
 def references(engine: Engine, data: Path, name: str) -> tuple[Model, ControlNet]:
+    checkpoint(data, "SD 1")
     with WorkflowBuilder() as workflow:
         model: Any = load_checkpoint(ckpt_name="SD 1.safetensors")[0]
         net: Any = load_control_net(control_net_name=name)
