@@ -14,7 +14,8 @@ from torch.nn import Conv2d, Module, Parameter
 KERNEL = (3, 3)
 """The order does not depend on the size of pictures for these; for smaller kernels it does."""
 DTYPES = (torch.float32, torch.bfloat16)
-LEAST_CHANNELS = 64
+LEAST_CHANNELS = 320
+"""Below that the order costs next to nothing."""
 LIKELY = (2, 16, 16)
 """Batch, height and width that kernels are chosen for."""
 
