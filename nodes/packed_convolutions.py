@@ -5,7 +5,7 @@ large and pictures small, that takes longer than the convolution: 35 against 6 m
 (two cores). Here it is done once. The kernels are the same.
 """
 
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch.nn import Conv2d, Module, Parameter
 
 KERNEL = (3, 3)
 """The order does not depend on the size of pictures for these; for smaller kernels it does."""
-DTYPES = (torch.float32, torch.bfloat16)
+NEEDED = ("_reorder_convolution_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported")
 LEAST_CHANNELS = 320
 """Below that the order costs next to nothing."""
 LIKELY = (2, 16, 16)
@@ -26,6 +26,8 @@ class PackedConv2d(Conv2d):
     packed: Tensor
 
     def forward(self, input: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and input.requires_grad:  # the kernels have no derivative, and would not say so
+            return self._conv_forward(input, self.packed.to_dense(), self.bias)
         return _OPS._convolution_pointwise(
             input, self.packed, self.bias, self.padding, self.stride, self.dilation, 1, "none", [], ""
         )
@@ -34,13 +36,13 @@ class PackedConv2d(Conv2d):
 _OPS = cast(Any, torch).ops.mkldnn
 
 
+@torch.no_grad()
 def pack_convolutions(module: Module) -> None:
     """Put the weights of a network's large convolutions in order, where torch has kernels for that. In place."""
-    if not cast(Any, torch).backends.mkldnn.is_available():
-        return
+    dtypes = _dtypes()
     batch, height, width = LIKELY
     for each in module.modules():
-        if not _is_packable(each):
+        if not _is_packable(each) or each.weight.dtype not in dtypes:
             continue
         conv = cast(PackedConv2d, each)
         size = [batch, conv.in_channels, height, width]
@@ -51,7 +53,14 @@ def pack_convolutions(module: Module) -> None:
         conv.__class__ = PackedConv2d
 
 
-def _is_packable(module: Module) -> bool:
+def _dtypes() -> tuple[torch.dtype, ...]:
+    """The types of numbers that torch has such kernels for here; none, should their private names change."""
+    if not cast(Any, torch).backends.mkldnn.is_available() or not all(hasattr(_OPS, name) for name in NEEDED):
+        return ()
+    return (torch.float32, torch.bfloat16) if _OPS._is_mkldnn_bf16_supported() else (torch.float32,)
+
+
+def _is_packable(module: Module) -> TypeGuard[Conv2d]:
     return (
         type(module) is Conv2d
         and module.kernel_size == KERNEL
@@ -60,5 +69,4 @@ def _is_packable(module: Module) -> bool:
         and not isinstance(module.padding, str)
         and min(module.in_channels, module.out_channels) >= LEAST_CHANNELS
         and module.weight.device.type == "cpu"
-        and module.weight.dtype in DTYPES
     )

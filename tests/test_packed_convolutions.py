@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import Conv2d, Sequential
 
 from nodes.packed_convolutions import PackedConv2d, pack_convolutions
@@ -33,3 +34,23 @@ def test_what_a_packed_network_says_of_its_weights_is_what_it_said_before():
     pack_convolutions(network)
     assert [type(layer) for layer in network] == [PackedConv2d, Conv2d, Conv2d]
     assert {name: (weight.shape, weight.dtype, weight.nbytes) for name, weight in network.named_parameters()} == before
+
+
+def test_a_derivative_is_that_of_the_plain_convolution():
+    plain = Conv2d(320, 384, 3, padding=1)
+    packed = Sequential(deepcopy(plain))
+    pack_convolutions(packed)
+    gradients: list[Tensor] = []
+    for layer in (plain, packed):
+        x = torch.ones(2, 320, 4, 4).requires_grad_()
+        torch.autograd.backward(layer(x).square().sum())
+        assert x.grad is not None
+        gradients.append(x.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4)
+
+
+def test_where_torch_has_no_kernels_for_it_nothing_is_packed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("nodes.packed_convolutions.NEEDED", ("_no_such_kernel",))
+    network = Sequential(Conv2d(320, 384, 3))
+    pack_convolutions(network)
+    assert type(network[0]) is Conv2d
