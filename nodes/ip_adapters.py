@@ -66,7 +66,7 @@ def apply_ip_adapter(
     mask = None if attn_mask is None else attn_mask.values[:1]
     pictures = picture_tokens(models, ipadapter, clip_vision, image.rgb, unlike, combine_embeds, mask)
     adapter = replace(ipadapter.weights, part=ATTENTION)
-    return patched_by(model, PictureAttention(adapter, pictures, weight, start_at, end_at))
+    return patched_by(model, PictureAttention(adapter, pictures, weight, first=start_at, last=end_at))
 
 
 def read_ip_adapter(path: Path, name: str) -> IpAdapter:

@@ -28,6 +28,22 @@ class NetworkPatch:
         return 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpannedPatch(NetworkPatch):
+    """One that a person gives a span of the sampling."""
+
+    first: float
+    last: float
+
+    @property
+    def start(self) -> float:
+        return self.first
+
+    @property
+    def end(self) -> float:
+        return self.last
+
+
 @dataclass(frozen=True)
 class FreeU(NetworkPatch):
     """`backbone` and `skip` factors where the backbone is four and two times as wide as the network's first layer."""
@@ -65,43 +81,23 @@ class MergedTokens(NetworkPatch):
 
 
 @dataclass(frozen=True)
-class Downscaled(NetworkPatch):
+class Downscaled(SpannedPatch):
     """From an input block on, counted as in the original layout, the network works at a lower resolution."""
 
     block: int
     factor: float
-    first: float
-    last: float
     after_skip: bool
     down: Resize
     up: Resize
 
-    @property
-    def start(self) -> float:
-        return self.first
-
-    @property
-    def end(self) -> float:
-        return self.last
-
 
 @dataclass(frozen=True)
-class PictureAttention(NetworkPatch):
+class PictureAttention(SpannedPatch):
     """Cross-attention looks at pictures beside the text, through the keys and values of an IP-Adapter."""
 
     adapter: Weights
     pictures: PictureTokens
     weight: float
-    first: float
-    last: float
-
-    @property
-    def start(self) -> float:
-        return self.first
-
-    @property
-    def end(self) -> float:
-        return self.last
 
 
 @dataclass(frozen=True)

@@ -133,11 +133,11 @@ def downscale(
         Downscaled(
             block_number,
             downscale_factor,
-            start_percent,
-            end_percent,
             downscale_after_skip,
             downscale_method,
             upscale_method,
+            first=start_percent,
+            last=end_percent,
         ),
     )
 

@@ -27,11 +27,19 @@ def models(context: click.Context) -> None:
 
     settings: Settings = context.obj
     folders = settings.folders()
-    sources = {"checkpoints": CHECKPOINTS, "vae": VAES, "loras": LORAS, "embeddings": EMBEDDINGS}
-    sources |= {"hypernetworks": HYPERNETWORKS}
-    steering = {"controlnet": CONTROL_NETS, "clip_vision": PICTURE_ENCODERS}
-    prompting = {"ipadapter": IP_ADAPTERS, "gligen": GLIGENS, "vision": VISION_MODELS}
-    for kind, source in {**sources, **steering, **prompting}.items():
+    sources = {
+        "checkpoints": CHECKPOINTS,
+        "vae": VAES,
+        "loras": LORAS,
+        "embeddings": EMBEDDINGS,
+        "hypernetworks": HYPERNETWORKS,
+        "controlnet": CONTROL_NETS,
+        "clip_vision": PICTURE_ENCODERS,
+        "ipadapter": IP_ADAPTERS,
+        "gligen": GLIGENS,
+        "vision": VISION_MODELS,
+    }
+    for kind, source in sources.items():
         click.secho(f"{kind}  ({folders.models(kind)})", bold=True)
         for name in source.names(folders) or ["(none)"]:
             click.echo(f"  {name}")
