@@ -46,7 +46,7 @@ def decode_latent(
 
 def _one_by_one(pool: ModelPool, vae: Vae, function: Callable[[Tensor], Tensor], batch: Tensor, work: Work) -> Tensor:
     """A batch picture by picture: bounded memory, and no picture depends on its neighbours."""
-    precision = pool.policy.vae()
+    precision = pool.vae_precision(vae)
     layout = torch.channels_last if precision.channels_last else torch.contiguous_format
     tile = _tile(pool, vae, batch.shape[-2:], work)
 
@@ -65,7 +65,7 @@ def _tile(pool: ModelPool, vae: Vae, shape: Sequence[int], work: Work) -> int:
     Otherwise the largest that fits once other networks have been dropped, and the smallest if none does.
     """
     channels = cast(int, cast(Any, pool.vae(vae)).config.block_out_channels[0])
-    itemsize = DTYPES[pool.policy.vae().dtype].itemsize
+    itemsize = DTYPES[pool.vae_precision(vae).dtype].itemsize
     scale = vae.factor if work is DECODING else 1
 
     def needed(height: int, width: int) -> int:

@@ -12,6 +12,7 @@ from nodes.control_layout import controlnet_config, controlnet_names
 from nodes.materialise import DTYPES, UNET, weights_of
 from nodes.model_errors import ModelError
 from nodes.open_weights import OpenWeights
+from nodes.packed_layers import pack
 from nodes.precision import Precision
 from nodes.unet_layout import structure_of_diffusers
 from nodes.values import Weights
@@ -61,6 +62,8 @@ def load_control_lora(
     read = {name: weight(name, shape).to(device, DTYPES[precision.dtype]) for name, shape in wanted.items()}
     module.load_state_dict(read, assign=True)
     module.requires_grad_(False).eval()
+    if device.type == "cpu":
+        pack(module, DTYPES[precision.dtype])
     return cast(Any, module).to(memory_format=torch.channels_last) if precision.channels_last else module
 
 

@@ -22,7 +22,7 @@ from nodes.model_errors import ModelError
 from nodes.model_folders import TEXT_STEM, UNET_STEM, VAE_STEM, weight_files
 from nodes.narrow_weights import compute_in_float32, is_narrow
 from nodes.open_weights import OpenWeights
-from nodes.packed_convolutions import pack_convolutions
+from nodes.packed_layers import Packing, Scratch, compute_directly, halved_packing, packing
 from nodes.patched_weights import Change, Other, changes
 from nodes.precision import Precision, PrecisionName
 from nodes.text_layout import text_plan, transformers_places, unused
@@ -69,9 +69,7 @@ def load_unet(weights: Weights, precision: Precision, device: Device) -> Module:
     with collector_paused():
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    network = load_network(weights, UNET, cast(Any, UNet2DConditionModel).from_config, precision, device)
-    pack_convolutions(network)
-    return network
+    return load_network(weights, UNET, cast(Any, UNet2DConditionModel).from_config, precision, device)
 
 
 def load_vae(weights: Weights, precision: Precision, device: Device) -> Module:
@@ -179,11 +177,15 @@ def load_network(
     sources = _match(weights.path, _tensors(weights, kind.stem), wanted, plan)
     shapes = {name: tuple(weight.shape) for name, weight in wanted.items()}
     change = _changes(weights, kind, shapes)
-    form = Form(DTYPES[precision.dtype], device, precision.channels_last, precision.as_filed)
-    module.load_state_dict(_read(sources, shapes, form, change), assign=True)
+    form = Form(
+        DTYPES[precision.dtype], device, precision.channels_last, precision.as_filed, precision.bf16_convolutions
+    )
+    # What is packed is in its place already, and was asked for with the rest.
+    module.load_state_dict(_read(module, sources, shapes, form, change), assign=True, strict=False)
     module.requires_grad_(False).eval()
     if precision.as_filed:
         compute_in_float32(module)
+    compute_directly(module)
     return module
 
 
@@ -273,12 +275,16 @@ def weights_of(weights: Weights, kind: Kind, shapes: Shapes) -> Other:
 
 @dataclass(frozen=True)
 class Form:
-    """What weights are turned into. `as_filed`: those of 16 bits keep their type."""
+    """What weights are turned into.
+
+    `as_filed`: those of 16 bits keep their type. `halved`: convolutions of float32 multiply in bf16.
+    """
 
     dtype: DType
     device: Device = Device("cpu")
     channels_last: bool = False
     as_filed: bool = False
+    halved: bool = False
 
     def of(self, tensor: Tensor) -> Tensor:
         """In one pass: memory that is touched for the first time costs more than the numbers in it."""
@@ -287,9 +293,23 @@ class Form:
         layout = torch.channels_last if self.channels_last and tensor.ndim == 4 else torch.preserve_format
         return tensor.to(device=self.device, dtype=self.dtype, memory_format=layout)
 
+    def packing(self, layer: Module) -> Packing | None:
+        """What a layer takes its weights by, if it does not take them as they are."""
+        if self.device.type != "cpu":
+            return None
+        if self.halved:
+            return halved_packing(layer)
+        return None if self.as_filed else packing(layer, self.dtype)
 
-def _read(sources: Mapping[str, Source], wanted: Shapes, form: Form, change: Change) -> dict[str, Tensor]:
-    """The weights, mapped from their files; only what changes, or has another form in the network, is copied."""
+
+def _read(
+    module: Module, sources: Mapping[str, Source], wanted: Shapes, form: Form, change: Change
+) -> dict[str, Tensor]:
+    """The weights, mapped from their files; only what changes, or has another form in the network, is copied.
+
+    Those that layers take in an order of their own are not among them: they are given to these one by one, as memory
+    that was used for one can be used for the next.
+    """
     passing, lasting = OpenWeights(), OpenWeights()
 
     def filed(files: OpenWeights, target: str) -> Tensor:
@@ -297,9 +317,16 @@ def _read(sources: Mapping[str, Source], wanted: Shapes, form: Form, change: Cha
         return _taken(files.tensor(found.file, found.name), place).reshape(wanted[target])
 
     weights: dict[str, Tensor] = {}
+    scratch = Scratch()
     for target in wanted:
         tensor = filed(passing, target)
-        weight = form.of(change(target, tensor))
+        changed = change(target, tensor)
+        owner, _, name = target.rpartition(".")
+        packing = form.packing(module.get_submodule(owner)) if name == "weight" else None
+        if packing:
+            packing.take(scratch.holding(changed, packing.dtype))
+            continue
+        weight = form.of(changed)
         # What stays mapped must not keep the mapping through which the rest was read.
         weights[target] = filed(lasting, target) if weight is tensor else weight
     return weights

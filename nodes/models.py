@@ -77,7 +77,7 @@ class ModelPool(Service):
         self._max_bytes = max_bytes
         self._lock = Lock()
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
-        self._parameters: dict[str, int] = {}
+        self._parameters: dict[tuple[str, str], int] = {}
         self._said: set[str] = set()
 
     @cached_property
@@ -122,7 +122,7 @@ class ModelPool(Service):
         return self._get(clip.weights, part, precision, load, "text_encoder")
 
     def vae(self, vae: Vae) -> "Module":
-        precision = self.policy.vae()
+        precision = self.vae_precision(vae)
 
         def load(device: "Device") -> "Module":
             from nodes.materialise import load_vae
@@ -141,12 +141,10 @@ class ModelPool(Service):
     def unet_precision(self, model: Model) -> Precision:
         if model.precision is not None:
             return Precision(model.precision, True, "asked for by ModelComputeDtype")
-        identity = model.weights.identity
-        if identity not in self._parameters:
-            from nodes.materialise import UNET_STEM, parameter_count
+        return self.policy.unet(self._parameter_count(model.weights, "unet"))
 
-            self._parameters[identity] = parameter_count(model.weights, UNET_STEM)
-        return self.policy.unet(self._parameters[identity])
+    def vae_precision(self, vae: Vae) -> Precision:
+        return self.policy.vae(self._parameter_count(vae.weights, "vae"))
 
     # Computing with them
 
@@ -298,6 +296,14 @@ class ModelPool(Service):
                     raise
                 self._shrink(self.max_bytes, keep=key, purpose=entry.name)
             return entry.module
+
+    def _parameter_count(self, weights: Weights, part: "KnownPart") -> int:
+        key = weights.identity, part
+        if key not in self._parameters:
+            from nodes.materialise import STEMS, parameter_count
+
+            self._parameters[key] = parameter_count(weights, STEMS[part])
+        return self._parameters[key]
 
     def _expected(self, weights: Weights, precision: Precision, known: "KnownPart | None") -> int:
         """How many bytes a network will be; 0 for kinds of which that is not known before."""

@@ -8,14 +8,15 @@ copied stays mapped from its file, which all processes of the machine share.
 import torch
 from torch import Tensor
 from torch.nn import Conv2d, Embedding, Linear, Module
-from torch.nn import functional as F
+
+from nodes.packed_layers import linear
 
 NARROW = (torch.float16, torch.bfloat16)
 
 
 class _Linear(Linear):
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight.float(), _bias(self))
+        return linear(input, self.weight.float(), _bias(self))
 
 
 class _Conv2d(Conv2d):
@@ -44,7 +45,8 @@ def compute_in_float32(module: Module) -> None:
     """Have a network widen its 16-bit weights when it uses them; what it holds in other ways is widened now."""
     for each in module.modules():
         own = [*each.named_parameters(recurse=False), *each.named_buffers(recurse=False)]
-        narrow = [(name, tensor) for name, tensor in own if is_narrow(tensor)]
+        # Without numbers is what only tells of weights that are in order already.
+        narrow = [(name, tensor) for name, tensor in own if is_narrow(tensor) and not tensor.is_meta]
         if not narrow:
             continue
         widening = WIDENING.get(type(each))

@@ -9,7 +9,7 @@ from nodes.model_errors import ModelError
 from nodes.pickles import is_pickle
 from nodes.safetensors_header import AGAIN
 
-MAPPED_BYTES = 256 * 1024**2
+MAPPED_BYTES = 64 * 1024**2
 """So much is read through one mapping of a file. What was read counts as this process's memory until the mapping goes,
 and that goes with the last tensor that was taken from it."""
 

@@ -35,11 +35,11 @@ def on_sides(negative: Bool[Tensor, " batch"] | None) -> Generator[None]:
 def attend_to_pictures(view: Module, patches: Sequence[PictureAttention]) -> None:
     """Put pictures beside the text in a network, in place: in a copy that nobody else computes with."""
     view.register_forward_pre_hook(_note_size)
-    files = OpenWeights()
+    files, like = OpenWeights(), cast(Any, view).conv_in.weight
     named = dict(cast("Iterable[tuple[str, Any]]", view.named_modules()))
     for at, name in enumerate(cross_attentions(f"{name}." for name in named)):
         attention = named[name]
-        seen = [_seen(patch, files, at, attention.heads, attention.to_q.weight) for patch in patches]
+        seen = [_seen(patch, files, at, attention.heads, like) for patch in patches]
         attention.processor = _CrossAttention(seen)
 
 

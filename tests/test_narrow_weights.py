@@ -10,6 +10,7 @@ from torch.nn import Conv2d, Embedding, GroupNorm, LayerNorm, Linear, Module, Se
 
 from nodes.narrow_weights import compute_in_float32
 from nodes.open_weights import OpenWeights
+from nodes.packed_layers import compute_directly
 from tests.original_layouts import write_weights
 
 LAYERS: list[tuple[Module, Tensor]] = [
@@ -28,8 +29,9 @@ LAYERS: list[tuple[Module, Tensor]] = [
 def test_a_layer_with_16_bits_computes_what_it_would_with_its_weights_widened(at: int, dtype: torch.dtype):
     layer, given = LAYERS[at]
     narrow = Sequential(deepcopy(layer)).to(dtype)
-    wide = deepcopy(narrow).float()
-    compute_in_float32(narrow)
+    wide = deepcopy(narrow).float().requires_grad_(False)
+    compute_in_float32(narrow.requires_grad_(False))
+    compute_directly(wide)
     result = narrow(given)
     assert result.dtype == torch.float32
     assert torch.equal(result, wide(given))

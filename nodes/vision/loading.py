@@ -15,6 +15,7 @@ from nodes import pickles
 from nodes.embedded import DIRECTIONS
 from nodes.model_errors import ModelError
 from nodes.models import ModelPool
+from nodes.packed_layers import compute_directly
 from nodes.precision import Precision
 from nodes.vision.models import LAYOUT, Task, VisionModel
 
@@ -45,8 +46,14 @@ def network(models: ModelPool, model: VisionModel) -> Any:
 
 
 def load_network(model: VisionModel, device: Device) -> Module:
+    module = _read(model).requires_grad_(False).eval().to(device)
+    compute_directly(module)
+    return module
+
+
+def _read(model: VisionModel) -> Module:
     if model.weights.path.is_file():
-        return _tower(model.weights.path).requires_grad_(False).eval().to(device)
+        return _tower(model.weights.path)
     with collector_paused():
         import transformers
         from transformers.utils import logging as reports
@@ -68,7 +75,7 @@ def load_network(model: VisionModel, device: Device) -> Module:
         more = f", and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         names = ", ".join(missing[:NAMED]) + more
         raise ModelError(folder, f"{len(missing)} weights are missing or have another shape: {names}", LAYOUT)
-    return module.requires_grad_(False).eval().to(device)
+    return module
 
 
 def _auto(transformers: Any, model: VisionModel, config: Any) -> Any:

@@ -1,0 +1,159 @@
+"""Layers whose weights lie in the order that a CPU's kernels want."""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Conv2d, Linear, Module, Sequential
+
+from nodes.packed_layers import (
+    DirectLinear,
+    HalvedConv2d,
+    PackedConv2d,
+    PackedLinear,
+    Packing,
+    Scratch,
+    compute_directly,
+    halved_packing,
+    packing,
+)
+
+TYPES = [torch.float32, torch.bfloat16]
+
+
+def _packed(layer: Module, how: Callable[[Module], Packing | None]) -> Module:
+    layer = deepcopy(layer)
+    weight = next(layer.parameters()).detach()
+    found = how(layer)
+    assert found
+    found.take(Scratch().holding(weight, found.dtype))
+    return layer
+
+
+def _in_float32(layer: Module) -> Packing | None:
+    return packing(layer, torch.float32)
+
+
+def _rounded(dtype: torch.dtype) -> float:
+    return 1e-5 if dtype == torch.float32 else 0.02
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(2, 4, 4), (2, 9, 6), (4, 16, 16), (1, 8, 8)])
+def test_a_packed_convolution_is_the_same(dtype: torch.dtype, stride: int, bias: bool, size: tuple[int, int, int]):
+    plain = Conv2d(320, 384, 3, stride=stride, padding=1, bias=bias).to(dtype)
+    plain.weight.data = plain.weight.data.contiguous(memory_format=torch.channels_last)
+    packed = _packed(plain, lambda layer: packing(layer, dtype))
+    assert isinstance(packed, PackedConv2d)
+    x = torch.randn(size[0], 320, *size[1:], dtype=dtype).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        ours, theirs = packed(x), plain(x)
+    torch.testing.assert_close(ours, theirs, rtol=_rounded(dtype), atol=1e-5)
+    assert size[0] == 1 or torch.equal(ours, theirs)
+    assert ours.stride() == theirs.stride()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(320,), (1, 320), (154, 320), (2, 64, 320), (0, 320)])
+def test_a_packed_linear_layer_is_the_same(dtype: torch.dtype, bias: bool, size: tuple[int, ...]):
+    plain = Linear(320, 384, bias=bias).to(dtype)
+    packed = _packed(plain, lambda layer: packing(layer, dtype))
+    assert isinstance(packed, PackedLinear)
+    x = torch.randn(size, dtype=dtype)
+    with torch.inference_mode():
+        torch.testing.assert_close(packed(x), plain(x), rtol=_rounded(dtype), atol=1e-5 if dtype.itemsize > 2 else 0.02)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(7,), (154, 7), (2, 5, 7)])
+def test_a_direct_linear_layer_is_the_same(bias: bool, size: tuple[int, ...]):
+    plain = Linear(7, 11, bias=bias)
+    direct = Sequential(deepcopy(plain))
+    compute_directly(direct)
+    assert isinstance(direct[0], DirectLinear)
+    x = torch.randn(size)
+    with torch.inference_mode():
+        torch.testing.assert_close(direct(x), plain(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_halved_convolution_differs_by_the_rounding_of_its_factors_and_its_result():
+    plain = Conv2d(64, 96, 3, padding=1)
+    halved = _packed(plain, halved_packing)
+    assert isinstance(halved, HalvedConv2d)
+    x = torch.randn(1, 64, 16, 16).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        ours, exact = halved(x), plain(x)
+        rounded = torch.conv2d(x.bfloat16().float(), plain.weight.bfloat16().float(), plain.bias, padding=1)
+    assert ours.dtype == torch.float32 and ours.stride() == exact.stride()
+    assert torch.equal(ours, ours.bfloat16().float())
+    torch.testing.assert_close(ours, rounded, rtol=2**-8, atol=1e-4)
+    assert 0 < (ours - exact).square().mean().sqrt() / exact.std() < 2**-8
+
+
+def test_the_few_channels_of_a_picture_are_not_halved():
+    assert (
+        halved_packing(Conv2d(3, 128, 3)) is halved_packing(Conv2d(128, 3, 3)) is halved_packing(Linear(64, 64)) is None
+    )
+
+
+def test_what_a_packed_layer_says_of_its_weights_is_what_it_said_before():
+    for layer, packed in ((Conv2d(320, 384, 3), PackedConv2d), (Linear(320, 384), PackedLinear)):
+        before = {name: (weight.shape, weight.dtype, weight.nbytes) for name, weight in layer.named_parameters()}
+        after = _packed(layer, _in_float32)
+        assert type(after) is packed
+        assert {name: (each.shape, each.dtype, each.nbytes) for name, each in after.named_parameters()} == before
+
+
+@pytest.mark.parametrize("layer", [Conv2d(384, 320, 1), Conv2d(320, 4, 3), Conv2d(64, 64, 3), Linear(64, 640)])
+def test_small_layers_are_left_as_they_are(layer: Module):
+    assert packing(layer, torch.float32) is packing(layer, torch.bfloat16) is packing(layer, torch.float16) is None
+
+
+@pytest.mark.parametrize(
+    ("plain", "how", "exact"),
+    [
+        (Conv2d(320, 384, 3, padding=1), _in_float32, 1e-4),
+        (Conv2d(320, 384, 3, padding=1), halved_packing, 0.02),
+        (Linear(320, 384), _in_float32, 1e-4),
+        (Linear(320, 384), None, 1e-4),
+    ],
+)
+def test_a_derivative_is_that_of_the_plain_layer(
+    plain: Module, how: Callable[[Module], Packing | None] | None, exact: float
+):
+    other = Sequential(_packed(plain, how) if how else deepcopy(plain))
+    compute_directly(other)
+    gradients: list[Tensor] = []
+    for layer in (plain, other):
+        x = (
+            torch.linspace(-1, 1, 320).expand(2, 3, 320).clone()
+            if isinstance(plain, Linear)
+            else torch.ones(2, 320, 4, 4)
+        )
+        x.requires_grad_()
+        torch.autograd.backward(layer(x).square().sum())
+        assert x.grad is not None
+        gradients.append(x.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=exact, atol=exact)
+
+
+def test_where_torch_has_no_kernels_for_it_nothing_is_packed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("nodes.packed_layers.NEEDED", ("_no_such_kernel",))
+    assert packing(Conv2d(320, 384, 3), torch.float32) is halved_packing(Conv2d(320, 384, 3)) is None
+    network = Sequential(Linear(320, 384))
+    compute_directly(network)
+    assert type(network[0]) is Linear
+
+
+def test_memory_for_weights_is_used_again():
+    scratch = Scratch()
+    large = scratch.holding(torch.ones(4, 5), torch.bfloat16)
+    small = scratch.holding(torch.full((3, 2), 2.0), torch.bfloat16)
+    assert large.data_ptr() == small.data_ptr() and torch.equal(small, torch.full((3, 2), 2.0, dtype=torch.bfloat16))
+    already = torch.ones(3)
+    assert scratch.holding(already, torch.float32) is already
