@@ -290,8 +290,16 @@ class Form:
         """In one pass: memory that is touched for the first time costs more than the numbers in it."""
         if self.as_filed and is_narrow(tensor):
             return tensor.to(self.device)
-        layout = torch.channels_last if self.channels_last and tensor.ndim == 4 else torch.preserve_format
-        return tensor.to(device=self.device, dtype=self.dtype, memory_format=layout)
+        return tensor.to(device=self.device, dtype=self.dtype, memory_format=self._layout(tensor))
+
+    def is_of(self, tensor: Tensor) -> bool:
+        """Whether it is in this form already."""
+        layout = self._layout(tensor)
+        suits = layout == torch.preserve_format or tensor.is_contiguous(memory_format=layout)
+        return tensor.device == self.device and tensor.dtype == self.dtype and suits
+
+    def _layout(self, tensor: Tensor) -> torch.memory_format:
+        return torch.channels_last if self.channels_last and tensor.ndim == 4 else torch.preserve_format
 
     def packing(self, layer: Module) -> Packing | None:
         """What a layer takes its weights by, if it does not take them as they are."""
@@ -322,7 +330,9 @@ def _read(
         tensor = filed(passing, target)
         changed = change(target, tensor)
         owner, _, name = target.rpartition(".")
-        packing = form.packing(module.get_submodule(owner)) if name == "weight" else None
+        # What needs no copy is not put in order either: other processes share it.
+        mapped = changed is tensor and form.is_of(tensor)
+        packing = form.packing(module.get_submodule(owner)) if name == "weight" and not mapped else None
         if packing:
             packing.take(scratch.holding(changed, packing.dtype))
             continue

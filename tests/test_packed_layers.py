@@ -1,13 +1,17 @@
 """Layers whose weights lie in the order that a CPU's kernels want."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import Conv2d, Linear, Module, Sequential
 
+from nodes.materialise import DTYPES, UNET, load_network
+from nodes.model_folders import UNET_STEM
 from nodes.packed_layers import (
     DirectLinear,
     HalvedConv2d,
@@ -19,6 +23,9 @@ from nodes.packed_layers import (
     halved_packing,
     packing,
 )
+from nodes.precision import Precision, PrecisionName
+from nodes.values import Weights
+from tests.original_layouts import write_weights
 
 TYPES = [torch.float32, torch.bfloat16]
 
@@ -148,6 +155,38 @@ def test_where_torch_has_no_kernels_for_it_nothing_is_packed(monkeypatch: pytest
     network = Sequential(Linear(320, 384))
     compute_directly(network)
     assert type(network[0]) is Linear
+
+
+@pytest.mark.parametrize(
+    ("filed", "dtype", "kind"),
+    [
+        (torch.float32, "fp32", DirectLinear),
+        (torch.bfloat16, "bf16", Linear),
+        (torch.float16, "bf16", PackedLinear),
+        (torch.float16, "fp32", PackedLinear),
+    ],
+)
+def test_what_needs_no_copy_stays_shared_with_other_processes(
+    filed: torch.dtype, dtype: PrecisionName, kind: type[Linear], tmp_path: Path
+):
+    plain = Linear(320, 384)
+    own = {"0.weight": plain.weight.detach().to(filed), "0.bias": plain.bias.detach().to(filed)}
+    write_weights(tmp_path / f"{UNET_STEM}.safetensors", own)
+    (tmp_path / "config.json").write_text("{}")
+
+    def build(config: Mapping[str, Any]) -> Module:
+        return Sequential(Linear(320, 384))
+
+    weights = Weights(tmp_path, "some", "some")
+    network = load_network(weights, UNET, build, Precision(dtype, True, ""), torch.device("cpu"))
+    layer = cast(Sequential, network)[0]
+    assert type(layer) is kind
+    is_mapped = str(tmp_path) in Path("/proc/self/maps").read_text()
+    assert is_mapped == (kind is not PackedLinear)
+    x = torch.randn(9, 320)
+    with torch.inference_mode():
+        given = x.to(DTYPES[dtype])
+        torch.testing.assert_close(layer(given).float(), plain(x), rtol=0.02, atol=0.02)
 
 
 def test_memory_for_weights_is_used_again():
