@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeGuard, cast
 import torch
 from torch import Tensor
 from torch import dtype as DType
+from torch.library import custom_op
 from torch.nn import Conv2d, Linear, Module, Parameter
 from torch.nn import functional as F
 
@@ -68,6 +69,8 @@ class PackedLinear(Linear):
     def forward(self, input: Tensor) -> Tensor:
         if _is_differentiated(input):
             return F.linear(input, self.packed.to_dense(), self.bias)
+        if torch.compiler.is_compiling():
+            return _packed_linear(input, self.packed, self.bias, self.out_features)
         return _OPS._linear_pointwise(input, self.packed, self.bias, *_PLAIN)
 
 
@@ -81,9 +84,20 @@ class DirectLinear(Linear):
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`torch.nn.functional.linear`, by oneDNN if it is in float32 on a CPU."""
     on_cpu = input.device.type == "cpu" and input.dtype == weight.dtype == torch.float32
-    if not on_cpu or _is_differentiated(input, weight) or not packable_types():
+    if not on_cpu or _is_differentiated(input, weight) or torch.compiler.is_compiling() or not packable_types():
         return F.linear(input, weight, bias)
     return _OPS._linear_pointwise(input, weight, bias, *_PLAIN)
+
+
+@custom_op("latentloom::packed_linear", mutates_args=())
+def _packed_linear(input: Tensor, packed: Tensor, bias: Tensor | None, width: int) -> Tensor:
+    """A packed linear layer as torch.compile takes it: as a whole. It would have weights in order be constants."""
+    return _OPS._linear_pointwise(input, packed, bias, *_PLAIN)
+
+
+@cast(Any, _packed_linear).register_fake
+def _(input: Tensor, packed: Tensor, bias: Tensor | None, width: int) -> Tensor:
+    return input.new_empty((*input.shape[:-1], width))
 
 
 def _is_differentiated(*tensors: Tensor) -> bool:

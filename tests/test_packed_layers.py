@@ -21,6 +21,7 @@ from nodes.packed_layers import (
     Scratch,
     compute_directly,
     halved_packing,
+    pack,
     packing,
 )
 from nodes.precision import Precision, PrecisionName
@@ -147,6 +148,24 @@ def test_a_derivative_is_that_of_the_plain_layer(
         assert x.grad is not None
         gradients.append(x.grad)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=exact, atol=exact)
+
+
+def test_torch_compile_takes_linear_layers_as_it_can():
+    """Of the operators for weights in order it takes those alone whose weights are constants."""
+    called: list[str] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        called.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    network = Sequential(Linear(320, 384), Linear(384, 7)).requires_grad_(False)
+    pack(network, torch.float32)
+    assert [type(layer) for layer in network] == [PackedLinear, DirectLinear]
+    x = torch.randn(5, 320)
+    with torch.no_grad():
+        compiled = cast(Any, torch).compile(network, backend=backend)
+        torch.testing.assert_close(compiled(x), network(x), rtol=1e-5, atol=1e-6)
+    assert any("packed_linear" in each for each in called) and not any("pointwise" in each for each in called)
 
 
 def test_where_torch_has_no_kernels_for_it_nothing_is_packed(monkeypatch: pytest.MonkeyPatch):
