@@ -33,14 +33,15 @@ class Prepared(NamedTuple):
 @node("CLIPTextEncodeSDXL", category="advanced/conditioning", lane="device")
 def encode_text_sdxl(
     clip: Clip,
-    text_g: PromptText,
-    text_l: PromptText,
+    *,
     width: Pixels = 1024,
     height: Pixels = 1024,
     crop_w: Pixels = 0,
     crop_h: Pixels = 0,
     target_width: Pixels = 1024,
     target_height: Pixels = 1024,
+    text_g: PromptText,
+    text_l: PromptText,
     models: ModelPool = INJECTED,
     folders: Folders = INJECTED,
 ) -> Conditioning:
@@ -53,11 +54,12 @@ def encode_text_sdxl(
 
 @node("CLIPTextEncodeSDXLRefiner", category="advanced/conditioning", lane="device")
 def encode_text_refiner(
-    text: PromptText,
-    clip: Clip,
+    *,
     ascore: Score = 6.0,
     width: Pixels = 1024,
     height: Pixels = 1024,
+    text: PromptText,
+    clip: Clip,
     models: ModelPool = INJECTED,
     folders: Folders = INJECTED,
 ) -> Conditioning:

@@ -14,7 +14,7 @@ from nodes.values import ContinuousLevels, FlowLevels, Model, Prediction
 Shift = Annotated[
     float, Field(ge=0, le=100, description="Above 1: more of the steps at high noise levels."), Widget(step=0.01)
 ]
-Level = Annotated[float, Field(ge=0, le=1000, description="A noise level."), Widget(step=0.001)]
+Level = Annotated[float, Field(ge=0, le=1000, description="A noise level."), Widget(step=0.001, round=False)]
 Side = Annotated[int, Field(ge=16, le=LONGEST, description="In pixels of the picture."), Widget(step=8)]
 
 DISTILLED = 50

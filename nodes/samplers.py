@@ -14,14 +14,16 @@ Device = Annotated[
 ]
 Resize = Literal["bislerp", "nearest-exact", "bilinear", "area", "bicubic"]
 Share = Annotated[float, Field(ge=0, le=1, description="A share of the model's timesteps."), Widget(step=0.001)]
-Positive = Annotated[float, Field(ge=0, le=100), Widget(step=0.01)]
+Positive = Annotated[float, Field(ge=0, le=100), Widget(step=0.01, round=False)]
 Eta = Annotated[
     float,
     Field(ge=0, le=100, description="How much fresh noise replaces the old; 0 adds none."),
-    Widget(step=0.01),
+    Widget(step=0.01, round=False),
 ]
 NoiseScale = Annotated[
-    float, Field(ge=0, le=100, description="How strong that noise is; 1 keeps the variance."), Widget(step=0.01)
+    float,
+    Field(ge=0, le=100, description="How strong that noise is; 1 keeps the variance."),
+    Widget(step=0.01, round=False),
 ]
 
 
@@ -34,10 +36,14 @@ def euler_ancestral_sampler(eta: Eta = 1.0, s_noise: NoiseScale = 1.0) -> Sample
 @node("SamplerEulerAncestralCFGPP", category="sampling/custom_sampling/samplers")
 def euler_ancestral_cfg_pp_sampler(
     eta: Annotated[
-        float, Field(ge=0, le=1, description="How much fresh noise replaces the old; 0 adds none."), Widget(step=0.01)
+        float,
+        Field(ge=0, le=1, description="How much fresh noise replaces the old; 0 adds none."),
+        Widget(step=0.01, round=False),
     ] = 1.0,
     s_noise: Annotated[
-        float, Field(ge=0, le=10, description="How strong that noise is; 1 keeps the variance."), Widget(step=0.01)
+        float,
+        Field(ge=0, le=10, description="How strong that noise is; 1 keeps the variance."),
+        Widget(step=0.01, round=False),
     ] = 1.0,
 ) -> SamplerChoice:
     """Euler's method with fresh noise, back to noise along the negative prompt (CFG++, Chung et al. 2024)."""
@@ -75,7 +81,9 @@ def dpmpp_sde_sampler(
     eta: Eta = 1.0,
     s_noise: NoiseScale = 1.0,
     r: Annotated[
-        float, Field(ge=0, le=100, description="Where in a step it looks a second time."), Widget(step=0.01)
+        float,
+        Field(ge=0, le=100, description="Where in a step it looks a second time."),
+        Widget(step=0.01, round=False),
     ] = 0.5,
     noise_device: Device = "gpu",
 ) -> SamplerChoice:
@@ -106,12 +114,16 @@ def dpmpp_3m_sde_sampler(eta: Eta = 1.0, s_noise: NoiseScale = 1.0, noise_device
 @node("SamplerDPMAdaptative", category="sampling/custom_sampling/samplers")
 def dpm_adaptive_sampler(
     order: Annotated[int, Field(ge=2, le=3, description="Of the better of its two solutions.")] = 3,
-    rtol: Annotated[float, Field(ge=0, le=100, description="The error it allows, by size."), Widget(step=0.01)] = 0.05,
-    atol: Annotated[float, Field(ge=0, le=100, description="The error it always allows."), Widget(step=0.01)] = 0.0078,
+    rtol: Annotated[
+        float, Field(ge=0, le=100, description="The error it allows, by size."), Widget(step=0.01, round=False)
+    ] = 0.05,
+    atol: Annotated[
+        float, Field(ge=0, le=100, description="The error it always allows."), Widget(step=0.01, round=False)
+    ] = 0.0078,
     h_init: Annotated[
         float,
         Field(ge=0, le=100, description="The first step, in the logarithm of the noise level."),
-        Widget(step=0.01),
+        Widget(step=0.01, round=False),
     ] = 0.05,
     pcoeff: Positive = 0.0,
     icoeff: Positive = 1.0,
@@ -119,7 +131,7 @@ def dpm_adaptive_sampler(
     accept_safety: Annotated[
         float,
         Field(ge=0, le=100, description="A step is repeated that should have been shorter than this share."),
-        Widget(step=0.01),
+        Widget(step=0.01, round=False),
     ] = 0.81,
     eta: Eta = 0.0,
     s_noise: NoiseScale = 1.0,
@@ -162,7 +174,9 @@ def er_sde_sampler(
     ] = "ER-SDE",
     max_stage: Annotated[int, Field(ge=1, le=3, description="How many predictions it goes by.")] = 3,
     eta: Annotated[
-        float, Field(ge=0, le=100, description="How much noise the reverse-time SDE renews."), Widget(step=0.01)
+        float,
+        Field(ge=0, le=100, description="How much noise the reverse-time SDE renews."),
+        Widget(step=0.01, round=False),
     ] = 1.0,
     s_noise: NoiseScale = 1.0,
 ) -> SamplerChoice:
@@ -180,7 +194,9 @@ def er_sde_sampler(
 @node("SamplerSASolver", category="sampling/custom_sampling/samplers")
 def sa_solver_sampler(
     model: Model,
-    eta: Annotated[float, Field(ge=0, le=10, description="How much noise it adds."), Widget(step=0.01)] = 1.0,
+    eta: Annotated[
+        float, Field(ge=0, le=10, description="How much noise it adds."), Widget(step=0.01, round=False)
+    ] = 1.0,
     sde_start_percent: Share = 0.2,
     sde_end_percent: Share = 0.8,
     s_noise: NoiseScale = 1.0,

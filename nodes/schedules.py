@@ -33,8 +33,8 @@ Denoise = Annotated[
 ]
 StepIndex = Annotated[int, Between(0, 10000)]
 Sigma = Annotated[float, Field(ge=0)]
-SigmaMax = Annotated[float, Between(0, 5000, "The highest noise level.", step=0.01)]
-SigmaMin = Annotated[float, Between(0, 5000, "The lowest noise level above 0.", step=0.01)]
+SigmaMax = Annotated[float, Between(0, 5000, "The highest noise level.", step=0.01, round=False)]
+SigmaMin = Annotated[float, Between(0, 5000, "The lowest noise level above 0.", step=0.01, round=False)]
 
 SIGMA_MAX = 14.614642
 SIGMA_MIN = 0.0291675
@@ -61,7 +61,9 @@ def karras_scheduler(
     steps: Steps = 20,
     sigma_max: SigmaMax = SIGMA_MAX,
     sigma_min: SigmaMin = SIGMA_MIN,
-    rho: Annotated[float, Between(0, 100, "Higher crowds the levels at the end; 7 is usual.", step=0.01)] = 7.0,
+    rho: Annotated[
+        float, Between(0, 100, "Higher crowds the levels at the end; 7 is usual.", step=0.01, round=False)
+    ] = 7.0,
 ) -> Sigmas:
     """Noise levels evenly apart in their rho-th root, then 0 (Karras et al. 2022, equation 5)."""
     from nodes.maths import spacings
@@ -84,7 +86,9 @@ def polyexponential_scheduler(
     steps: Steps = 20,
     sigma_max: SigmaMax = SIGMA_MAX,
     sigma_min: SigmaMin = SIGMA_MIN,
-    rho: Annotated[float, Between(0, 100, "1 is exponential; higher crowds the levels at the end.", step=0.01)] = 1.0,
+    rho: Annotated[
+        float, Between(0, 100, "1 is exponential; higher crowds the levels at the end.", step=0.01, round=False)
+    ] = 1.0,
 ) -> Sigmas:
     """Noise levels along a power of the way in the logarithm, then 0 (Crowson 2022)."""
     from nodes.maths import spacings
@@ -97,8 +101,10 @@ def laplace_scheduler(
     steps: Steps = 20,
     sigma_max: SigmaMax = SIGMA_MAX,
     sigma_min: SigmaMin = SIGMA_MIN,
-    mu: Annotated[float, Between(-10, 10, "The logarithm of the level that most are near.", step=0.1)] = 0.0,
-    beta: Annotated[float, Between(0, 10, "How widely they spread around it.", step=0.1)] = 0.5,
+    mu: Annotated[
+        float, Between(-10, 10, "The logarithm of the level that most are near.", step=0.1, round=False)
+    ] = 0.0,
+    beta: Annotated[float, Between(0, 10, "How widely they spread around it.", step=0.1, round=False)] = 0.5,
 ) -> Sigmas:
     """As many noise levels as steps, crowded around one (Hang et al. 2024). The last is not 0: noise is left over."""
     from nodes.maths import spacings
@@ -109,9 +115,9 @@ def laplace_scheduler(
 @node("VPScheduler", category="sampling/custom_sampling/schedulers")
 def vp_scheduler(
     steps: Steps = 20,
-    beta_d: Annotated[float, Between(0, 5000, "How fast beta grows.", step=0.01)] = 19.9,
-    beta_min: Annotated[float, Between(0, 5000, "Where beta starts.", step=0.01)] = 0.1,
-    eps_s: Annotated[float, Between(0, 1, "The last time above 0.", step=0.0001)] = 0.001,
+    beta_d: Annotated[float, Between(0, 5000, "How fast beta grows.", step=0.01, round=False)] = 19.9,
+    beta_min: Annotated[float, Between(0, 5000, "Where beta starts.", step=0.01, round=False)] = 0.1,
+    eps_s: Annotated[float, Between(0, 1, "The last time above 0.", step=0.0001, round=False)] = 0.001,
 ) -> Sigmas:
     """Noise levels evenly apart in the time of a variance-preserving process, then 0 (Song et al. 2021)."""
     from nodes.maths import spacings
@@ -123,8 +129,8 @@ def vp_scheduler(
 def beta_scheduler(
     model: Model,
     steps: Steps = 20,
-    alpha: Annotated[float, Between(0, 50, "Lower crowds the levels at the start.", step=0.01)] = 0.6,
-    beta: Annotated[float, Between(0, 50, "Lower crowds the levels at the end.", step=0.01)] = 0.6,
+    alpha: Annotated[float, Between(0, 50, "Lower crowds the levels at the start.", step=0.01, round=False)] = 0.6,
+    beta: Annotated[float, Between(0, 50, "Lower crowds the levels at the end.", step=0.01, round=False)] = 0.6,
 ) -> Sigmas:
     """Noise levels at the quantiles of a beta distribution over the model's timesteps, then 0 (Lee et al. 2024)."""
     from nodes.denoiser import sampling_of
@@ -204,7 +210,9 @@ def flip_sigmas(sigmas: Sigmas) -> Sigmas:
 
 
 @node("SetFirstSigma", category="sampling/custom_sampling/sigmas")
-def set_first_sigma(sigmas: Sigmas, sigma: Annotated[float, Between(0, 20000, step=0.001)] = 136.0) -> Sigmas:
+def set_first_sigma(
+    sigmas: Sigmas, sigma: Annotated[float, Between(0, 20000, step=0.001, round=False)] = 136.0
+) -> Sigmas:
     """The noise levels with another first one."""
     from nodes.maths import sigma_edits
 
@@ -216,9 +224,11 @@ def extend_sigmas(
     sigmas: Sigmas,
     steps: Annotated[int, Between(1, 100, "How many steps to make of one.")] = 2,
     start_at_sigma: Annotated[
-        float, Between(-1, 20000, "Only steps from this level or a lower one; -1: from any.", step=0.01)
+        float, Between(-1, 20000, "Only steps from this level or a lower one; -1: from any.", step=0.01, round=False)
     ] = -1.0,
-    end_at_sigma: Annotated[float, Between(0, 20000, "Only steps from this level or a higher one.", step=0.01)] = 12.0,
+    end_at_sigma: Annotated[
+        float, Between(0, 20000, "Only steps from this level or a higher one.", step=0.01, round=False)
+    ] = 12.0,
     spacing: Spacing = "linear",
 ) -> Sigmas:
     """Divide steps into smaller ones, where the noise level is within a range."""
