@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nodes.maths.continuous_sampling import ContinuousSampling
 from nodes.maths.model_sampling import DiscreteSampling, Prediction
 
 SD1 = DiscreteSampling()
@@ -72,6 +73,12 @@ def test_pure_noise_starts_at_the_variance_of_training() -> None:
     noise, latent = torch.ones(1, 4, 2, 2), torch.full((1, 4, 2, 2), 0.5)
     assert SD1.noise_scaling(3.0, noise, latent)[0, 0, 0, 0].item() == 3.5
     assert SD1.noise_scaling(3.0, noise, latent, max_denoise=True)[0, 0, 0, 0].item() == pytest.approx(0.5 + 10**0.5)
+
+
+def test_a_flow_scaled_up_starts_at_its_level_from_pure_noise_too() -> None:
+    noise, latent = torch.ones(1, 4, 2, 2), torch.full((1, 4, 2, 2), 0.5)
+    cosmos = ContinuousSampling(prediction="cosmos_rflow", time="share")
+    assert cosmos.noise_scaling(3.0, noise, latent, max_denoise=True)[0, 0, 0, 0].item() == 3.5
 
 
 def test_max_denoise_is_a_start_at_or_above_the_highest_sigma() -> None:

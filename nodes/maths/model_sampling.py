@@ -139,7 +139,8 @@ class ModelSampling(ABC):
         s = torch.tensor(sigma, dtype=noise.dtype)
         if self.flow:
             return s * noise + (1.0 - s) * latent
-        return noise * ((1.0 + s**2).sqrt() if max_denoise else s) + latent
+        trained_so = max_denoise and self.prediction != "cosmos_rflow"
+        return noise * ((1.0 + s**2).sqrt() if trained_so else s) + latent
 
     def noise_unscaling(self, sigma: float, x: Latents) -> Latents:
         """What is left at the last noise level, in the scale of latents: a flow that stops half-way is enlarged."""
