@@ -243,6 +243,24 @@ def test_ddpm_is_euler_ancestral_in_other_words() -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_where_more_noise_is_due_than_a_level_holds_euler_ancestral_goes_on_from_the_prediction() -> None:
+    visited = states("euler_ancestral", start(4.0), FALLING, draws(), settings={"eta": 10.0})
+    assert all(state.denoised is not None and torch.equal(state.x, state.denoised) for state in visited)
+    assert visited[-1].draws == 0
+
+
+def test_where_more_noise_is_due_than_a_level_holds_2s_ancestral_asks_once() -> None:
+    asked = list[float]()
+
+    def counted(x: Tensor, sigma: float) -> Tensor:
+        asked.append(sigma)
+        return denoise(x, sigma)
+
+    after = states("dpmpp_2s_ancestral", start(4.0), [4.0, 3.0], draws(), counted, {"eta": 10.0})[-1]
+    assert asked == [4.0] and after.denoised is not None
+    torch.testing.assert_close(after.x, after.denoised + 3.0 * draws()(0, 4.0, 3.0))
+
+
 def test_gradient_estimation_adds_the_last_change_once() -> None:
     """With gamma 2; with 1 it is Euler's method, with 3/2 that of Adams and Bashforth where levels are even."""
     even = [4.0, 3.0, 2.0, 1.0]

@@ -49,8 +49,10 @@ def dpmpp_2s_ancestral(
         return replace(state, x=x, denoised=denoised)
     sigma_down, sigma_up = ancestral(s, s_next, eta)
     t, t_down = to_t(s), to_t(sigma_down)
-    t_mid = t + (t_down - t) / 2
-    denoised_2 = denoise(exponential_step(x, denoised, t, t_mid), to_sigma(t_mid).item())
+    denoised_2 = denoised
+    if sigma_down > 0:  # the way down to 0 has no middle
+        t_mid = t + (t_down - t) / 2
+        denoised_2 = denoise(exponential_step(x, denoised, t, t_mid), to_sigma(t_mid).item())
     x = exponential_step(x, denoised_2, t, t_down) + noise(sigma, sigma_next) * (sigma_up * s_noise)
     return replace(state, x=x, denoised=denoised)
 

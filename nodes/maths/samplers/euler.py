@@ -37,6 +37,8 @@ def euler_ancestral(
         return replace(state, x=x, denoised=denoised)
     s, s_next = scalars(x, sigma, sigma_next)
     sigma_down, sigma_up = ancestral(s, s_next, eta)
+    if sigma_down == 0:  # noise of more than the next level is left out altogether, as in ComfyUI
+        return replace(state, x=denoised, denoised=denoised)
     x = x + to_d(x, sigma, denoised) * (sigma_down - s) + noise(sigma, sigma_next) * (sigma_up * s_noise)
     return replace(state, x=x, denoised=denoised)
 
