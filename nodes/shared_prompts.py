@@ -17,13 +17,13 @@ def sharing(
     """The prompts of another side with what the positive ones share, if none of them has any already.
 
     Those of each positive prompt go to the next of the others; when all have some, copies take the rest. Prompts that
-    have an area take no part.
+    have an area, be it that of their mask, take no part.
 
     Args:
         given: a prompt with what another one has.
     """
-    shared = [each for each in positive.prompts if shares(each) and each.area is None]
-    free = deque(at for at, each in enumerate(conditioning.prompts) if each.area is None)
+    shared = [each for each in positive.prompts if shares(each) and not _is_placed(each)]
+    free = deque(at for at, each in enumerate(conditioning.prompts) if not _is_placed(each))
     if not shared or not free or any(has(conditioning.prompts[at]) for at in free):
         return conditioning
     prompts = list(conditioning.prompts)
@@ -36,6 +36,10 @@ def sharing(
         else:
             prompts[at] = taking
     return Conditioning(tuple(prompts))
+
+
+def _is_placed(prompt: Prompt) -> bool:
+    return prompt.area is not None or prompt.area_from_mask
 
 
 def sharing_boxes(conditioning: Conditioning, positive: Conditioning) -> Conditioning:

@@ -193,5 +193,6 @@ def test_nothing_is_shared_with_prompts_that_are_steered_already_or_have_an_area
     own = prompts(None, 0.9)
     assert sharing_controls(own, prompts(0.5)) is own
     assert strengths(sharing_controls(prompts(None), prompts(0.5, shared=False))) == [[]]
-    apart = Conditioning(tuple(replace(each, area=Area(4, 4)) for each in prompts(0.5).prompts))
-    assert strengths(sharing_controls(prompts(None), apart)) == [[]]
+    for place in ({"area": Area(4, 4)}, {"mask": torch.ones(1, 8, 8), "area_from_mask": True}):
+        apart = Conditioning(tuple(replace(each, **place) for each in prompts(0.5).prompts))
+        assert strengths(sharing_controls(prompts(None), apart)) == [[]]
