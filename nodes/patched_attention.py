@@ -24,7 +24,7 @@ def patch_attention(view: Module, patches: Sequence[NetworkPatch]) -> None:
         middle = name in inside
         queries = [patch for patch in patches if isinstance(patch, TiledAttention | MergedTokens)]
         identity = middle and any(isinstance(patch, IdentityAttention) for patch in patches)
-        record = name in inside[-1:] and any(isinstance(patch, RecordedAttention) for patch in patches)
+        record = name in inside[:1] and any(isinstance(patch, RecordedAttention) for patch in patches)
         if queries or identity or record:
             cast(Any, module).processor = _SelfAttention(at, queries, identity, record)
 

@@ -21,7 +21,8 @@ from nodes.latents import empty_latent
 from nodes.maths.guidance import guide
 from nodes.maths.hidden_features import blurred_where_attended, free_u, merged_tokens, tile_count
 from nodes.models import ModelPool
-from nodes.network_patches import IdentityAttention, NetworkPatch
+from nodes.network_patches import IdentityAttention, NetworkPatch, RecordedAttention
+from nodes.patched_attention import recorded
 from nodes.patched_network import patched
 from nodes.sampling import ksampler
 from nodes.text import encode_text
@@ -43,7 +44,7 @@ X, CONTEXT = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1
 TIME = torch.tensor(500)
 
 
-def made(layers: int = 1) -> Any:
+def made(layers: int = 1, depth: int = 1) -> Any:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     tiny_models.seed(3)
@@ -53,6 +54,7 @@ def made(layers: int = 1) -> Any:
         layers_per_block=layers,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        transformer_layers_per_block=depth,
         cross_attention_dim=8,
         attention_head_dim=2,
         norm_num_groups=4,
@@ -282,6 +284,20 @@ def test_self_attention_guides_away_from_a_blurred_picture(pool: ModelPool, tiny
     expected = guide(predicted(pool, tiny, 1.0), uncond, scale) + 0.5 * (degraded - again)
     found = predicted(pool, self_attention(tiny, 0.5, 2.0), scale)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_of_several_layers_in_the_middle_the_first_is_recorded():
+    """As in diffusers' pipeline, which goes by what this processor stores."""
+    from diffusers.pipelines.deprecated.stable_diffusion_sag import pipeline_stable_diffusion_sag
+
+    store = cast(Any, pipeline_stable_diffusion_sag).CrossAttnStoreProcessor()
+    network = made(depth=2)
+    theirs = deepcopy(network)
+    theirs.mid_block.attentions[0].transformer_blocks[0].attn1.processor = store
+    theirs(X, TIME, CONTEXT)
+    with recorded() as maps:
+        patched(network, [RecordedAttention()])(X, TIME, CONTEXT)
+    torch.testing.assert_close(maps, [store.attention_probs.unflatten(0, (2, -1)).mean(1)], rtol=1e-4, atol=1e-6)
 
 
 def test_what_is_too_small_to_be_blurred_is_left_alone(pool: ModelPool, tiny: Model):
