@@ -88,15 +88,20 @@ def _told(model: Model, prompt: Prompt, shape: Sequence[int], batch: int, negati
     if prompt.pooled is None:
         raise MissingInput(model, "told the pooled state of a text", "encode the prompt with the CLIP of the model")
     sizes = prompt.sizes or Sizes()
-    height, width = shape[-2] * FACTOR, shape[-1] * FACTOR
-    height, width = sizes.height or height, sizes.width or width
+    height = _stated(sizes.height, shape[-2] * FACTOR)
+    width = _stated(sizes.width, shape[-1] * FACTOR)
     numbers: list[float] = [height, width, sizes.crop_top, sizes.crop_left]
     if model.told == "sizes and score":
         default = SCORES["negative" if negative else "positive"]
         numbers.append(default if sizes.score is None else sizes.score)
     else:
-        numbers += [sizes.target_height or height, sizes.target_width or width]
+        numbers += [_stated(sizes.target_height, height), _stated(sizes.target_width, width)]
     return Told(fit_batch(prompt.pooled, batch), torch.tensor([numbers] * batch, dtype=torch.float32))
+
+
+def _stated(size: int | None, otherwise: int) -> int:
+    """A size of 0 is stated, too."""
+    return otherwise if size is None else size
 
 
 def shown(

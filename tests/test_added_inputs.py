@@ -27,6 +27,7 @@ def test_sizes_follow_the_latent_unless_they_are_stated():
     assert numbers(BASE) == [16, 24, 0, 0, 16, 24]
     assert numbers(BASE, Sizes(40, 30, 2, 1)) == [30, 40, 1, 2, 30, 40]
     assert numbers(BASE, Sizes(40, 30, 2, 1, 8, 7)) == [30, 40, 1, 2, 7, 8]
+    assert numbers(BASE, Sizes(0, 0, 0, 0, 0, 0)) == [0] * 6
 
 
 def test_the_refiner_is_told_a_score_that_is_lower_for_what_is_not_wanted():
