@@ -33,6 +33,7 @@ def drawn(noise: Noise, latent: Latent) -> Tensor:
 
 def diffuse(model: Model, noise: Noise, sigma: float, latent: Latent, preserve_variance: bool) -> Latent:
     """The latent as forward diffusion has it at a noise level."""
+    latent = _fitting(model, latent)
     scaled = _scaled(model, latent)
     sampling = sampling_of(model)
     x = sampling.noise_scaling(sigma, drawn(noise, latent), scaled)
@@ -63,6 +64,7 @@ def start(
         told: what it has to know of the model and the whole schedule.
         ends: the first and the last level of the whole schedule, where a noise mask goes by them.
     """
+    latent = _fitting(model, latent)
     unfinished = latent.unfinished
     if (
         noise.seed is None
@@ -126,6 +128,7 @@ def step(
             "them; connect the sampler to the step too"
         )
     memory = {earlier.rule: earlier for earlier in state.memory}
+    latent = latent and _fitting(model, latent)
     shown = None
     if latent is not None and latent.noise_mask is not None:
         shown = Shown(_origin(state, noise, latent).samples, latent.noise_mask[:, 0])
@@ -157,6 +160,7 @@ def step(
 def end(model: Model, state: SamplerState, latent: Latent | None) -> Latent:
     """Back to a latent: clean when the last noise level was 0, otherwise with the state to go on from."""
     samples = _unscaled(model, state)
+    latent = latent and _fitting(model, latent)
     finished = state.sigma == 0
     mask = latent.noise_mask if latent else None
     if latent is not None and mask is not None and finished:
@@ -171,6 +175,15 @@ def denoised(model: Model, state: SamplerState, latent: Latent | None) -> Latent
     if state.denoised is None:
         return Latent(_unscaled(model, state), mask, index)
     return Latent(state.denoised.cpu() / model.latent_scale + model.latent_shift, mask, index)
+
+
+def _fitting(model: Model, latent: Latent) -> Latent:
+    """The latent itself; an empty one of another number of channels becomes an empty one of the model's."""
+    channels = latent.samples.shape[1]
+    if channels == model.latent_channels or latent.samples.any():
+        return latent
+    batch, _, *size = latent.samples.shape
+    return replace(latent, samples=latent.samples.new_zeros(batch, model.latent_channels, *size))
 
 
 def _scaled(model: Model, latent: Latent) -> Tensor:

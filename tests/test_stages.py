@@ -77,7 +77,23 @@ def test_a_noise_mask_leaves_the_kept_area_exactly_as_it_was():
 
 def test_a_latent_of_another_family_is_refused():
     with pytest.raises(WrongLatent, match="4 channels, but this latent has 16"):
-        start(MODEL, Noise(7), Latent(torch.zeros(1, 16, 8, 8)), "euler", 2.0, 7, False, 0.0)
+        start(MODEL, Noise(7), Latent(torch.ones(1, 16, 8, 8)), "euler", 2.0, 7, False, 0.0)
+
+
+@pytest.mark.parametrize("channels", [1, 16])
+def test_an_empty_latent_of_another_family_is_as_good_as_one_of_the_models_own(channels: int):
+    mask = torch.ones(1, 1, 8, 8)
+    mask[..., :4] = 0.0
+    foreign, own = (Latent(torch.zeros(1, count, 8, 8), noise_mask=mask) for count in (channels, 4))
+    begun, expected = (start(MODEL, Noise(7), latent, "euler", 2.0, 7, True, 0.0) for latent in (foreign, own))
+    assert torch.equal(begun.x, expected.x)
+    states = [
+        step(Echo(device="cpu"), MODEL, PROMPT, None, 1.0, begun, 2.0, 0.0, Noise(7), latent)
+        for latent in (foreign, own)
+    ]
+    finished, same = (end(MODEL, state, latent) for state, latent in zip(states, (foreign, own), strict=True))
+    assert torch.equal(finished.samples, same.samples) and finished.samples.shape == (1, 4, 8, 8)
+    assert finished.samples[..., 4:].all() and not finished.samples[..., :4].any()
 
 
 def test_a_schedule_cut_in_two_shares_the_level_at_the_cut():
