@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nodes.grounding import boxes_in, check_fit
-from nodes.maths.regions import resized
 from nodes.maths.resize import common_upscale, fit_batch
 from nodes.network_patches import PictureAttention
 from nodes.values import Model, Prompt, Shown, Sizes
@@ -123,11 +122,14 @@ def shown(
         case "pix2pix":
             return torch.zeros(batch, *shape[1:]) if given is None else _picture(given, height, width, batch)
         case "inpainting":
-            given = given if given is not None and given.mask is not None else kept
+            own = given is not None and given.mask is not None
+            given = given if own else kept
             if given is None or given.mask is None:
                 blank = torch.tensor(BLANK)[None, :, None, None].expand(batch, -1, height, width)
                 return torch.cat([torch.ones(batch, 1, height, width), blank], 1)
-            mask = resized(given.mask, height, width, batch)[:, None].round()
+            # As the picture that it comes with; the latent's own covers the latent, whatever its proportions.
+            mask = common_upscale(given.mask[:, None], width, height, "bilinear", "center" if own else "disabled")
+            mask = fit_batch(mask.round(), batch)
             picture = (_picture(given, height, width, batch) - model.latent_shift) * model.latent_scale
             return torch.cat([mask, picture], 1)
 

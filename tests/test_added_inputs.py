@@ -59,6 +59,14 @@ def test_it_sees_the_prompts_picture_or_else_the_latents_own_under_a_rounded_mas
         assert torch.equal(seen[1, 1:], picture[0] * 0.5)
 
 
+def test_a_mask_is_cut_to_the_latents_proportions_with_its_picture_but_not_the_latents_own():
+    ends = torch.tensor([[[1.0, 0.0, 0.0, 0.0, 1.0]] * 2])
+    cut = shown(INPAINTING, replace(PROMPT, shown=Shown(PICTURE, ends)), None, SHAPE, 2)
+    whole = shown(INPAINTING, PROMPT, Shown(PICTURE, ends), SHAPE, 2)
+    assert cut is not None and not cut[:, 0].any()
+    assert whole is not None and torch.equal(whole[:, 0], torch.tensor([1.0, 0.0, 1.0]).expand(2, 2, 3))
+
+
 def test_an_editing_network_sees_the_picture_unscaled_or_nothing():
     edited, blank = (
         shown(EDITING, prompt, None, SHAPE, 2) for prompt in (replace(PROMPT, shown=Shown(PICTURE)), PROMPT)
