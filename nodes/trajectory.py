@@ -197,7 +197,8 @@ def _scaled(model: Model, latent: Latent) -> Tensor:
 
 def _unscaled(model: Model, state: SamplerState) -> Tensor:
     """Where a state stands, in the scale of latents."""
-    x = sampling_of(model).noise_unscaling(state.sigma, state.x.cpu())
+    level = state.sigma or SAMPLERS[state.sampler].stops_at
+    x = sampling_of(model).noise_unscaling(level, state.x.cpu())
     return x / model.latent_scale + model.latent_shift
 
 

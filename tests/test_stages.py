@@ -7,11 +7,12 @@ import torch
 
 from nodes.denoiser import sampling_of
 from nodes.maths.noise import initial_noise
+from nodes.model_overrides import flow_sd3
 from nodes.models import DenoiseNetwork, ModelPool
 from nodes.sampling import disable_noise, forward_diffusion, random_noise
 from nodes.schedules import basic_scheduler, split_sigmas
 from nodes.trajectory import WrongLatent, end, start, step
-from nodes.values import Conditioning, Latent, Model, Noise, Prompt, Sigmas, Weights
+from nodes.values import Conditioning, Latent, Model, Noise, Prompt, SamplerState, Sigmas, Weights
 
 MODEL = Model(Weights(Path("none"), "toy", "toy"))
 LATENT = Latent(torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)))
@@ -94,6 +95,15 @@ def test_an_empty_latent_of_another_family_is_as_good_as_one_of_the_models_own(c
     finished, same = (end(MODEL, state, latent) for state, latent in zip(states, (foreign, own), strict=True))
     assert torch.equal(finished.samples, same.samples) and finished.samples.shape == (1, 4, 8, 8)
     assert finished.samples[..., 4:].all() and not finished.samples[..., :4].any()
+
+
+@pytest.mark.parametrize(("sampler", "enlarged"), [("uni_pc", 1 / 0.999), ("uni_pc_bh2", 1 / 0.999), ("euler", 1.0)])
+def test_a_flow_that_comes_down_to_a_thousandth_is_enlarged_for_it(sampler: str, enlarged: float):
+    flow = flow_sd3(MODEL)
+    state = SamplerState(LATENT.samples, 0.0, sampler, 7, MODEL.weights.identity)
+    found = end(flow, state, None).samples * MODEL.latent_scale
+    torch.testing.assert_close(found, LATENT.samples * enlarged)
+    torch.testing.assert_close(end(MODEL, state, None).samples * MODEL.latent_scale, LATENT.samples)
 
 
 def test_a_schedule_cut_in_two_shares_the_level_at_the_cut():

@@ -20,7 +20,7 @@ from nodes.maths.samplers.exploding import advance_exploded, exploded
 from nodes.maths.samplers.exponential import res_multistep, seeds_2, seeds_3
 from nodes.maths.samplers.runge_kutta import dpm_2, dpm_2_ancestral, heun, heunpp2
 from nodes.maths.samplers.sa_solver import sa_solver
-from nodes.maths.samplers.uni_pc import uni_pc
+from nodes.maths.samplers.uni_pc import LAST_SIGMA, uni_pc
 
 ALMOST_NOTHING = 1e-4
 
@@ -44,6 +44,7 @@ class SamplerSpec:
     uncond: bool = False  # it needs the unconditional prediction, whatever the scale of guidance
     settle: Settle | None = None  # what it must be told beforehand
     on_flow: OnFlow = "alike"
+    stops_at: float = 0.0  # the level that it comes down to, where a schedule ends at 0
 
 
 def own_levels(sampling: ModelSampling, sigmas: Sequence[float]) -> Settings:
@@ -130,8 +131,10 @@ SAMPLERS: dict[str, SamplerSpec] = {
         on_flow="exploded",
     ),
     "ddim": SamplerSpec(euler, mask_seed_offset=1),
-    "uni_pc": SamplerSpec(uni_pc, order=4, drop_penultimate=True, lookahead=2),
-    "uni_pc_bh2": SamplerSpec(partial(uni_pc, bh2=True), order=4, drop_penultimate=True, lookahead=2),
+    "uni_pc": SamplerSpec(uni_pc, order=4, drop_penultimate=True, lookahead=2, stops_at=LAST_SIGMA),
+    "uni_pc_bh2": SamplerSpec(
+        partial(uni_pc, bh2=True), order=4, drop_penultimate=True, lookahead=2, stops_at=LAST_SIGMA
+    ),
 }
 """In the order of the reference's list. Noise is drawn on the processor for all of them, so `_gpu` changes nothing."""
 
