@@ -17,12 +17,13 @@ from torch import dtype as DType
 from torch.nn import Module
 
 from graph.collector import collector_paused
+from nodes.halved_convolutions import halve_convolutions
 from nodes.learned_words import with_room
 from nodes.model_errors import ModelError
 from nodes.model_folders import TEXT_STEM, UNET_STEM, VAE_STEM, weight_files
 from nodes.narrow_weights import compute_in_float32, is_narrow
 from nodes.open_weights import OpenWeights
-from nodes.packed_layers import Packing, Scratch, compute_directly, halved_packing, packing
+from nodes.packed_layers import Packing, Scratch, compute_directly, packing
 from nodes.patched_weights import Change, Other, changes
 from nodes.precision import Precision, PrecisionName
 from nodes.text_layout import text_plan, transformers_places, unused
@@ -183,6 +184,8 @@ def load_network(
     # What is packed is in its place already, and was asked for with the rest.
     module.load_state_dict(_read(module, sources, shapes, form, change), assign=True, strict=False)
     module.requires_grad_(False).eval()
+    if precision.bf16_convolutions:
+        halve_convolutions(module)
     if precision.as_filed:
         compute_in_float32(module)
     compute_directly(module)
@@ -277,7 +280,7 @@ def weights_of(weights: Weights, kind: Kind, shapes: Shapes) -> Other:
 class Form:
     """What weights are turned into.
 
-    `as_filed`: those of 16 bits keep their type. `halved`: convolutions of float32 multiply in bf16.
+    `as_filed`: those of 16 bits keep their type. `halved`: those of convolutions do in any case.
     """
 
     dtype: DType
@@ -288,7 +291,7 @@ class Form:
 
     def of(self, tensor: Tensor) -> Tensor:
         """In one pass: memory that is touched for the first time costs more than the numbers in it."""
-        if self.as_filed and is_narrow(tensor):
+        if (self.as_filed and is_narrow(tensor)) or (self.halved and tensor.ndim == 4):
             return tensor.to(self.device)
         return tensor.to(device=self.device, dtype=self.dtype, memory_format=self._layout(tensor))
 
@@ -303,11 +306,7 @@ class Form:
 
     def packing(self, layer: Module) -> Packing | None:
         """What a layer takes its weights by, if it does not take them as they are."""
-        if self.device.type != "cpu":
-            return None
-        if self.halved:
-            return halved_packing(layer)
-        return None if self.as_filed else packing(layer, self.dtype)
+        return None if self.device.type != "cpu" or self.as_filed else packing(layer, self.dtype)
 
 
 def _read(

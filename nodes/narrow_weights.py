@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Conv2d, Embedding, Linear, Module
 
+from nodes.halved_convolutions import HalvedConv2d
 from nodes.packed_layers import linear
 
 NARROW = (torch.float16, torch.bfloat16)
@@ -45,9 +46,8 @@ def compute_in_float32(module: Module) -> None:
     """Have a network widen its 16-bit weights when it uses them; what it holds in other ways is widened now."""
     for each in module.modules():
         own = [*each.named_parameters(recurse=False), *each.named_buffers(recurse=False)]
-        # Without numbers is what only tells of weights that are in order already.
-        narrow = [(name, tensor) for name, tensor in own if is_narrow(tensor) and not tensor.is_meta]
-        if not narrow:
+        narrow = [(name, tensor) for name, tensor in own if is_narrow(tensor)]
+        if not narrow or isinstance(each, HalvedConv2d):
             continue
         widening = WIDENING.get(type(each))
         if widening is not None:

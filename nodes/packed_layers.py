@@ -18,7 +18,9 @@ from torch.nn import Conv2d, Linear, Module, Parameter
 from torch.nn import functional as F
 
 KERNEL = (3, 3)
-"""The order does not depend on the size of pictures for these; for smaller kernels it does."""
+"""The order does not depend on the size of pictures for these."""
+POINT = (1, 1)
+"""For these it does, but not as that of a matrix."""
 NEEDED = (
     "_convolution_pointwise",
     "_linear_pointwise",
@@ -28,8 +30,6 @@ NEEDED = (
 )
 LEAST = 320
 """The channels below which the order costs next to nothing."""
-LEAST_HALVED = 16
-"""The same for convolutions that multiply in bf16. The few channels of a picture or a latent stay exact."""
 LIKELY = (2, 16, 16)
 """Batch, height and width that kernels are chosen for."""
 
@@ -44,21 +44,19 @@ class PackedConv2d(Conv2d):
     packed: Tensor
 
     def forward(self, input: Tensor) -> Tensor:
-        if _is_differentiated(input):
-            return self._conv_forward(input, self.packed.to_dense().to(input.dtype), self.bias)
-        return self._packed_forward(input)
-
-    def _packed_forward(self, input: Tensor) -> Tensor:
-        return _OPS._convolution_pointwise(
-            input, self.packed, self.bias, self.padding, self.stride, self.dilation, 1, *_PLAIN
-        )
+        if is_differentiated(input):
+            return self._conv_forward(input, self.packed.to_dense(), self.bias)
+        return convolved(self, input, self.packed)
 
 
-class HalvedConv2d(PackedConv2d):
-    """One of float32 that multiplies in bf16, and adds up in float32, where the processor does that itself."""
+class PackedPointwiseConv2d(Conv2d):
+    """One of a kernel of one pixel, which is a product of matrices. `weight` tells its shape and type alone."""
 
-    def _packed_forward(self, input: Tensor) -> Tensor:
-        return super()._packed_forward(input.to(torch.bfloat16)).to(input.dtype)
+    packed: Tensor
+
+    def forward(self, input: Tensor) -> Tensor:
+        pixels = input.permute(0, 2, 3, 1)  # in memory, too, where it is channels-last
+        return _multiplied(pixels, self.packed, self.bias, self.out_channels).permute(0, 3, 1, 2)
 
 
 class PackedLinear(Linear):
@@ -67,11 +65,7 @@ class PackedLinear(Linear):
     packed: Tensor
 
     def forward(self, input: Tensor) -> Tensor:
-        if _is_differentiated(input):
-            return F.linear(input, self.packed.to_dense(), self.bias)
-        if torch.compiler.is_compiling():
-            return _packed_linear(input, self.packed, self.bias, self.out_features)
-        return _OPS._linear_pointwise(input, self.packed, self.bias, *_PLAIN)
+        return _multiplied(input, self.packed, self.bias, self.out_features)
 
 
 class DirectLinear(Linear):
@@ -81,10 +75,26 @@ class DirectLinear(Linear):
         return linear(input, self.weight, self.bias)
 
 
+def convolved(layer: Conv2d, input: Tensor, packed: Tensor) -> Tensor:
+    """What a convolution makes of an input with weights that are in order, both in one type. Has no derivative."""
+    return _OPS._convolution_pointwise(
+        input, packed, layer.bias, layer.padding, layer.stride, layer.dilation, 1, *_PLAIN
+    )
+
+
+def _multiplied(input: Tensor, packed: Tensor, bias: Tensor | None, width: int) -> Tensor:
+    """What a linear layer makes of an input with weights that are in order."""
+    if is_differentiated(input):
+        return F.linear(input, packed.to_dense(), bias)
+    if torch.compiler.is_compiling():
+        return _packed_linear(input, packed, bias, width)
+    return _OPS._linear_pointwise(input, packed, bias, *_PLAIN)
+
+
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`torch.nn.functional.linear`, by oneDNN if it is in float32 on a CPU."""
     on_cpu = input.device.type == "cpu" and input.dtype == weight.dtype == torch.float32
-    if not on_cpu or _is_differentiated(input, weight) or torch.compiler.is_compiling() or not packable_types():
+    if not on_cpu or is_differentiated(input, weight) or torch.compiler.is_compiling() or not packable_types():
         return F.linear(input, weight, bias)
     return _OPS._linear_pointwise(input, weight, bias, *_PLAIN)
 
@@ -100,7 +110,7 @@ def _(input: Tensor, packed: Tensor, bias: Tensor | None, width: int) -> Tensor:
     return input.new_empty((*input.shape[:-1], width))
 
 
-def _is_differentiated(*tensors: Tensor) -> bool:
+def is_differentiated(*tensors: Tensor) -> bool:
     """Whether a derivative may be asked for: oneDNN's kernels have none, and would not say so."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
@@ -117,8 +127,10 @@ def packing(layer: Module, dtype: DType) -> Packing | None:
     """What a layer on a CPU that computes in `dtype` takes its weights by; None if it takes them as they are."""
     if dtype not in packable_types():
         return None
-    if _is_packable_conv(layer, LEAST):
-        return Packing(partial(_pack_conv, layer, PackedConv2d), dtype)
+    if is_packable(layer, KERNEL, LEAST):
+        return Packing(partial(_pack_conv, layer), dtype)
+    if is_packable(layer, POINT, LEAST) and layer.stride == POINT and layer.padding == (0, 0):
+        return Packing(partial(_pack_pointwise, layer), dtype)
     if type(layer) is Linear and min(layer.in_features, layer.out_features) >= LEAST:
         return Packing(partial(_pack_linear, layer), dtype)
     return None
@@ -131,13 +143,6 @@ def pack(network: Module, dtype: DType) -> None:
         if found:
             found.take(cast(Tensor, layer.weight).contiguous())
     compute_directly(network)
-
-
-def halved_packing(layer: Module) -> Packing | None:
-    """What a convolution of float32 takes its weights by in order to multiply in bf16."""
-    if torch.bfloat16 in packable_types() and _is_packable_conv(layer, LEAST_HALVED):
-        return Packing(partial(_pack_conv, layer, HalvedConv2d), torch.bfloat16)
-    return None
 
 
 def compute_directly(module: Module) -> None:
@@ -162,13 +167,26 @@ def _types(needed: tuple[str, ...]) -> tuple[DType, ...]:
 
 
 @torch.no_grad()
-def _pack_conv(layer: Conv2d, kind: type[PackedConv2d], weight: Tensor) -> None:
+def in_order(layer: Conv2d, weight: Tensor) -> Tensor:
+    """The weights of a convolution, in order."""
     batch, height, width = LIKELY
     size = [batch, layer.in_channels, height, width]
-    layer.__class__ = kind
-    conv = cast(PackedConv2d, layer)
-    conv.packed = _OPS._reorder_convolution_weight(weight, conv.padding, conv.stride, conv.dilation, 1, size)
-    conv.weight = _told(weight)
+    return _OPS._reorder_convolution_weight(weight, layer.padding, layer.stride, layer.dilation, 1, size)
+
+
+def _pack_conv(layer: Conv2d, weight: Tensor) -> None:
+    layer.__class__ = PackedConv2d
+    packed = cast(PackedConv2d, layer)
+    packed.packed = in_order(packed, weight)
+    packed.weight = without_numbers(weight)
+
+
+@torch.no_grad()
+def _pack_pointwise(layer: Conv2d, weight: Tensor) -> None:
+    layer.__class__ = PackedPointwiseConv2d
+    packed = cast(PackedPointwiseConv2d, layer)
+    packed.packed = _OPS._reorder_linear_weight(weight.flatten(1))
+    packed.weight = without_numbers(weight)
 
 
 @torch.no_grad()
@@ -176,7 +194,7 @@ def _pack_linear(layer: Linear, weight: Tensor) -> None:
     layer.__class__ = PackedLinear
     packed = cast(PackedLinear, layer)
     packed.packed = _OPS._reorder_linear_weight(weight)
-    packed.weight = _told(weight)
+    packed.weight = without_numbers(weight)
 
 
 class Scratch:
@@ -195,15 +213,16 @@ class Scratch:
         return self._memory[:needed].view(dtype).view(weight.shape).copy_(weight)
 
 
-def _told(weight: Tensor) -> Parameter:
+def without_numbers(weight: Tensor) -> Parameter:
     """What tells a weight's shape and type, and has no numbers."""
     return Parameter(weight.to("meta"), requires_grad=False)
 
 
-def _is_packable_conv(layer: Module, least: int) -> TypeGuard[Conv2d]:
+def is_packable(layer: Module, kernel: tuple[int, int], least: int) -> TypeGuard[Conv2d]:
+    """Whether it is a plain convolution with such a kernel, and so many channels at least on both sides."""
     return (
         type(layer) is Conv2d
-        and layer.kernel_size == KERNEL
+        and layer.kernel_size == kernel
         and layer.groups == 1
         and layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)

@@ -14,21 +14,21 @@ from nodes.materialise import DTYPES, UNET, load_network
 from nodes.model_folders import UNET_STEM
 from nodes.packed_layers import (
     DirectLinear,
-    HalvedConv2d,
     PackedConv2d,
     PackedLinear,
+    PackedPointwiseConv2d,
     Packing,
     Scratch,
     compute_directly,
-    halved_packing,
     pack,
+    packable_types,
     packing,
 )
 from nodes.precision import Precision, PrecisionName
 from nodes.values import Weights
 from tests.original_layouts import write_weights
 
-TYPES = [torch.float32, torch.bfloat16]
+TYPES = packable_types()
 
 
 def _packed(layer: Module, how: Callable[[Module], Packing | None]) -> Module:
@@ -89,36 +89,37 @@ def test_a_direct_linear_layer_is_the_same(bias: bool, size: tuple[int, ...]):
         torch.testing.assert_close(direct(x), plain(x), rtol=1e-5, atol=1e-6)
 
 
-def test_a_halved_convolution_differs_by_the_rounding_of_its_factors_and_its_result():
-    plain = Conv2d(64, 96, 3, padding=1)
-    halved = _packed(plain, halved_packing)
-    assert isinstance(halved, HalvedConv2d)
-    x = torch.randn(1, 64, 16, 16).to(memory_format=torch.channels_last)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_a_packed_convolution_of_single_pixels_is_the_same(dtype: torch.dtype, bias: bool, layout: torch.memory_format):
+    plain = Conv2d(320, 384, 1, bias=bias).to(dtype)
+    packed = _packed(plain, lambda layer: packing(layer, dtype))
+    assert isinstance(packed, PackedPointwiseConv2d)
+    x = torch.randn(2, 320, 6, 9, dtype=dtype).to(memory_format=layout)
     with torch.inference_mode():
-        ours, exact = halved(x), plain(x)
-        rounded = torch.conv2d(x.bfloat16().float(), plain.weight.bfloat16().float(), plain.bias, padding=1)
-    assert ours.dtype == torch.float32 and ours.stride() == exact.stride()
-    assert torch.equal(ours, ours.bfloat16().float())
-    torch.testing.assert_close(ours, rounded, rtol=2**-8, atol=1e-4)
-    assert 0 < (ours - exact).square().mean().sqrt() / exact.std() < 2**-8
-
-
-def test_the_few_channels_of_a_picture_are_not_halved():
-    assert (
-        halved_packing(Conv2d(3, 128, 3)) is halved_packing(Conv2d(128, 3, 3)) is halved_packing(Linear(64, 64)) is None
-    )
+        ours, theirs = packed(x), plain(x)
+    torch.testing.assert_close(ours, theirs, rtol=_rounded(dtype), atol=1e-5 if dtype.itemsize > 2 else 0.02)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_what_a_packed_layer_says_of_its_weights_is_what_it_said_before():
-    for layer, packed in ((Conv2d(320, 384, 3), PackedConv2d), (Linear(320, 384), PackedLinear)):
+    layers = [(Conv2d(320, 384, 3), PackedConv2d), (Conv2d(320, 384, 1), PackedPointwiseConv2d)]
+    for layer, packed in (*layers, (Linear(320, 384), PackedLinear)):
         before = {name: (weight.shape, weight.dtype, weight.nbytes) for name, weight in layer.named_parameters()}
         after = _packed(layer, _in_float32)
         assert type(after) is packed
         assert {name: (each.shape, each.dtype, each.nbytes) for name, each in after.named_parameters()} == before
 
 
-@pytest.mark.parametrize("layer", [Conv2d(384, 320, 1), Conv2d(320, 4, 3), Conv2d(64, 64, 3), Linear(64, 640)])
-def test_small_layers_are_left_as_they_are(layer: Module):
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *(Conv2d(320, 4, 3), Conv2d(64, 64, 3), Linear(64, 640), Conv2d(320, 4, 1), Conv2d(320, 320, 1, stride=2)),
+        *(Conv2d(320, 320, 1, padding=1), Conv2d(320, 320, 3, groups=2), Conv2d(320, 320, 5)),
+    ],
+)
+def test_other_layers_are_left_as_they_are(layer: Module):
     assert packing(layer, torch.float32) is packing(layer, torch.bfloat16) is packing(layer, torch.float16) is None
 
 
@@ -126,7 +127,7 @@ def test_small_layers_are_left_as_they_are(layer: Module):
     ("plain", "how", "exact"),
     [
         (Conv2d(320, 384, 3, padding=1), _in_float32, 1e-4),
-        (Conv2d(320, 384, 3, padding=1), halved_packing, 0.02),
+        (Conv2d(320, 384, 1), _in_float32, 1e-4),
         (Linear(320, 384), _in_float32, 1e-4),
         (Linear(320, 384), None, 1e-4),
     ],
@@ -170,7 +171,7 @@ def test_torch_compile_takes_linear_layers_as_it_can():
 
 def test_where_torch_has_no_kernels_for_it_nothing_is_packed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("nodes.packed_layers.NEEDED", ("_no_such_kernel",))
-    assert packing(Conv2d(320, 384, 3), torch.float32) is halved_packing(Conv2d(320, 384, 3)) is None
+    assert packing(Conv2d(320, 384, 3), torch.float32) is None
     network = Sequential(Linear(320, 384))
     compute_directly(network)
     assert type(network[0]) is Linear
