@@ -1,6 +1,9 @@
 """How much memory a device has and has left, and how much of it pictures need in an autoencoder."""
 
+import ctypes
 import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,6 +15,8 @@ UNKNOWN = 8_000_000_000
 """Taken for the memory of a machine whose system does not tell."""
 MEMINFO = Path("/proc/meminfo")
 GROUP = Path("/sys/fs/cgroup")
+M_ARENA_MAX = -8
+"""As `malloc.h` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,16 @@ class Work:
 
 DECODING = Work("decoding", 9)
 ENCODING = Work("encoding", 6)
+
+
+def share_memory_between_threads() -> None:
+    """Have what one thread gives back be had by others, before there are any.
+
+    GNU's C library gives threads memory of their own, so that five pictures of Stable Diffusion 1.5 took 80 MB more.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def budget(device: "Device") -> int:
