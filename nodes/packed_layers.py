@@ -204,13 +204,15 @@ class Scratch:
         self._memory = torch.empty(0, dtype=torch.uint8)
 
     def holding(self, weight: Tensor, dtype: DType) -> Tensor:
-        """A weight in another type, contiguous, until the next call."""
-        if weight.dtype == dtype and weight.is_contiguous():
-            return weight
+        """A weight in another type, until the next call; of a convolution channels-last, which is sorted soonest."""
         needed = weight.numel() * dtype.itemsize
         if len(self._memory) < needed:
             self._memory = torch.empty(needed, dtype=torch.uint8)
-        return self._memory[:needed].view(dtype).view(weight.shape).copy_(weight)
+        room = self._memory[:needed].view(dtype)
+        if weight.ndim != 4:
+            return room.view(weight.shape).copy_(weight)
+        out, into, height, width = weight.shape
+        return room.view(out, height, width, into).permute(0, 3, 1, 2).copy_(weight)
 
 
 def without_numbers(weight: Tensor) -> Parameter:

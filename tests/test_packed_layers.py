@@ -214,5 +214,6 @@ def test_memory_for_weights_is_used_again():
     large = scratch.holding(torch.ones(4, 5), torch.bfloat16)
     small = scratch.holding(torch.full((3, 2), 2.0), torch.bfloat16)
     assert large.data_ptr() == small.data_ptr() and torch.equal(small, torch.full((3, 2), 2.0, dtype=torch.bfloat16))
-    already = torch.ones(3)
-    assert scratch.holding(already, torch.float32) is already
+    kernels = torch.arange(16.0).view(2, 2, 2, 2)
+    held = scratch.holding(kernels, torch.float32)
+    assert torch.equal(held, kernels) and held.is_contiguous(memory_format=torch.channels_last)
