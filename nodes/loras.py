@@ -104,14 +104,13 @@ def _with_encoders(clip: Clip, found: Mapping[Part, Weights]) -> Clip:
 def _with_lora(path: Path, name: str, targets: Sequence[Target]) -> dict[Part, Weights]:
     """The weights of each network with the LoRA. Raises ModelError when it is for other networks."""
     found: dict[Part, Weights] = {target.part: target.weights for target in targets}
-    asked = [target for target in targets if target.strength]
-    if not asked:
+    if not any(target.strength for target in targets):
         return found
     entries = read_header(path)
     file = Weights(path, content_identity(path), name)
-    fitting, left = _fit(path, entries, asked)
-    for target in asked:
-        if target.part in fitting:
+    fitting, left = _fit(path, entries, targets)
+    for target in targets:
+        if target.strength and target.part in fitting:
             found[target.part] = patched(target.weights, LoraPatch(file, target.strength, target.part))
     _report(path, entries, left, targets)
     return found
@@ -131,6 +130,9 @@ def _fit(path: Path, entries: Mapping[str, TensorEntry], targets: Sequence[Targe
             rows, numbers = extent({role: entries[tensor].shape for role, tensor in adapter.tensors.items()})
             size = prod(wanted[1:])
             if rows != wanted[0] or numbers not in (None, size):
+                if not target.strength:  # which is not asked of it
+                    others.update(adapter.tensors.values())
+                    continue
                 found, needed = f"{rows} x {'any' if numbers is None else numbers}", f"{wanted[0]} x {size}"
                 reason = f"for {adapter.weight} it has a change to {found} numbers, not {needed}"
                 raise _foreign(path, entries, target, reason)

@@ -316,6 +316,13 @@ def test_what_is_for_a_text_encoder_is_not_missed_by_the_model_alone(world: Worl
     assert not caplog.text
 
 
+def test_what_fits_only_a_network_that_it_is_not_asked_for_changes_nothing(world: World):
+    """As in workflows that leave the model alone by a strength of 0, whatever the file."""
+    model, clip = world.load()
+    name = world.write(named(f"unet.{QUERY}", lora(weight(world, QUERY))))
+    assert load_lora(model, clip, name, 0.0, 1.0, world.folders) == (model, clip)
+
+
 def test_a_picture_changes_with_a_lora_and_not_with_one_of_no_strength(world: World):
     model, _ = world.load()
     world.write(named(f"unet.{QUERY}", lora(world.unet(model)[f"{QUERY}.weight"])))
