@@ -38,7 +38,7 @@ def node_info(node: AnyNode, folders: Folders) -> Json:
         "category": node.category,
         "output_node": node.sink,
     }
-    return info
+    return info | ({node.stage: True} if node.stage else {})
 
 
 def node_schema(node: AnyNode, folders: Folders) -> Json:

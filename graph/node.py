@@ -57,6 +57,7 @@ class Named:
 
 
 Loop = Literal["start", "each", "while"]
+Stage = Literal["experimental", "deprecated"]
 
 
 class DeclarationError(TypeError):
@@ -138,6 +139,7 @@ class Node(Generic[P, R]):
         lane: str | None = None,
         cutoff: bool = False,
         loop: Loop | None = None,
+        stage: Stage | None = None,
     ) -> None:
         update_wrapper(self, function)  # copies __doc__ and __name__
         self.function = function
@@ -152,6 +154,7 @@ class Node(Generic[P, R]):
         self.lane = lane or ("async" if self.is_async else "cpu")
         self.cutoff = cutoff
         self.loop: Loop | None = loop
+        self.stage: Stage | None = stage
         self.opaque = composite or cutoff or loop in ("each", "while")
         """Whether what its outputs are is told by looking, not by its own key: see `graph/identities.py`."""
         self.signature = inspect.signature(function)
@@ -324,6 +327,7 @@ def node(
     lane: str | None = None,
     cutoff: bool = False,
     loop: Loop | None = None,
+    stage: Stage | None = None,
 ) -> Callable[[Callable[P, R]], Node[P, R]]:
     """Declare a node: `@node("ImageInvert", category="image")` on a typed function.
 
@@ -341,6 +345,7 @@ def node(
             made: a change upstream that leaves them identical stops here (early cut-off).
         loop: `start` of a loop, or the end of one over `each` item or `while` a condition holds; what lies between is
             run once for each turn (`graph/loops.py`).
+        stage: what editors say of it to those who choose: it is `experimental`, or `deprecated`.
     """
     return lambda function: Node(
         function,
@@ -353,18 +358,25 @@ def node(
         lane=lane,
         cutoff=cutoff,
         loop=loop,
+        stage=stage,
     )
 
 
 def composite(
-    name: str, *, category: str = "", title: str | None = None, impure: bool = False, version: int = 1
+    name: str,
+    *,
+    category: str = "",
+    title: str | None = None,
+    impure: bool = False,
+    version: int = 1,
+    stage: Stage | None = None,
 ) -> Callable[[Callable[P, R]], Node[P, R]]:
     """Declare a node whose function calls nodes. The engine runs what it calls, each call with its own identity.
 
     Literals and `Known[...]` inputs are at hand when the function runs; other inputs are links, to be passed on.
     """
     return lambda function: Node(
-        function, name, category=category, title=title, composite=True, impure=impure, version=version
+        function, name, category=category, title=title, composite=True, impure=impure, version=version, stage=stage
     )
 
 

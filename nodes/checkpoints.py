@@ -62,7 +62,12 @@ def load_checkpoint(ckpt_name: CheckpointName, folders: Folders = INJECTED) -> C
     return Checkpoint(*read_checkpoint(path, ckpt_name))
 
 
-@node("CheckpointLoader", category="advanced/loaders", title="Load Checkpoint With Config (DEPRECATED)")
+@node(
+    "CheckpointLoader",
+    category="advanced/loaders",
+    title="Load Checkpoint With Config (DEPRECATED)",
+    stage="deprecated",
+)
 def load_checkpoint_as(
     config_name: Annotated[Configuration, Field(description="The training configuration that the file was made with.")],
     ckpt_name: CheckpointName,

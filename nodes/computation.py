@@ -22,7 +22,7 @@ def compute_in(
     return replace(model, precision=None if dtype == "default" else dtype)
 
 
-@node("TorchCompileModel", category="_for_testing")
+@node("TorchCompileModel", category="_for_testing", stage="experimental")
 def compile_model(
     model: Model,
     backend: Annotated[

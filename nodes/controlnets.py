@@ -84,7 +84,7 @@ def steer(
 # The two below are made of it, so that a prompt's identity has nothing of the other one, nor of what does not count.
 
 
-@composite("ControlNetApply", category="conditioning/controlnet", title="Apply ControlNet (OLD)")
+@composite("ControlNetApply", category="conditioning/controlnet", title="Apply ControlNet (OLD)", stage="deprecated")
 def apply_control_net(
     conditioning: Conditioning, control_net: ControlNet, image: Image, strength: Strength = 1.0
 ) -> Conditioning:

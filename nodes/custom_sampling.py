@@ -46,7 +46,7 @@ def dual_cfg_guider(
     return Guider(model, cond1, negative, cfg_conds, third)
 
 
-@node("PerpNegGuider", category="_for_testing")
+@node("PerpNegGuider", category="_for_testing", stage="experimental")
 def perp_neg_guider(
     model: Model,
     positive: Conditioning,

@@ -10,7 +10,7 @@ from graph.node import node
 from nodes.values import Model
 
 
-@node("DifferentialDiffusion", category="_for_testing")
+@node("DifferentialDiffusion", category="_for_testing", stage="experimental")
 def differential_diffusion(
     model: Model,
     strength: Annotated[

@@ -127,7 +127,7 @@ def cfg_zero_star(model: Model) -> PatchedModel:
     return PatchedModel(guided_by(model, ZeroStar()))
 
 
-@node("CFGNorm", category="advanced/guidance")
+@node("CFGNorm", category="advanced/guidance", stage="experimental")
 def cfg_norm(
     model: Model,
     strength: Annotated[float, Between(0, 100, "What the prediction is multiplied by.", step=0.01)] = 1.0,
@@ -142,13 +142,13 @@ def tcfg(model: Model) -> PatchedModel:
     return PatchedModel(guided_by(model, Tangential()))
 
 
-@node("Mahiro", category="_for_testing")
+@node("Mahiro", category="_for_testing", stage="experimental")
 def mahiro(model: Model) -> PatchedModel:
     """Follow the prompt's direction more than its difference from the negative one, where both are alike."""
     return PatchedModel(guided_by(model, TowardsCond()))
 
 
-@node("FreSca", category="_for_testing")
+@node("FreSca", category="_for_testing", stage="experimental")
 def fresca(
     model: Model,
     scale_low: Annotated[float, Between(0, 10, "Of low frequencies: layout and large shapes.", step=0.01)] = 1.0,

@@ -58,19 +58,19 @@ class Operated(GuidanceRule):
         return replace(found, cond=self.operation.apply(found.cond - found.uncond) + found.uncond)
 
 
-@node("LatentApplyOperation", category="latent/advanced/operations")
+@node("LatentApplyOperation", category="latent/advanced/operations", stage="experimental")
 def apply_operation(samples: Latent, operation: LatentOperation) -> Latent:
     """Filter latents."""
     return replace(samples, samples=operation.apply(samples.samples), unfinished=None)
 
 
-@node("LatentApplyOperationCFG", category="latent/advanced/operations")
+@node("LatentApplyOperationCFG", category="latent/advanced/operations", stage="experimental")
 def apply_operation_to_guidance(model: Model, operation: LatentOperation) -> Model:
     """Filter what guidance adds, at every step."""
     return guided_by(model, Operated(operation))
 
 
-@node("LatentOperationTonemapReinhard", category="latent/advanced/operations")
+@node("LatentOperationTonemapReinhard", category="latent/advanced/operations", stage="experimental")
 def tone_map(
     multiplier: Annotated[
         float, Field(ge=0, le=100, description="Where brightness levels off; lower is earlier."), Widget(step=0.01)
@@ -80,7 +80,7 @@ def tone_map(
     return ToneMap(multiplier)
 
 
-@node("LatentOperationSharpen", category="latent/advanced/operations")
+@node("LatentOperationSharpen", category="latent/advanced/operations", stage="experimental")
 def sharpen(
     sharpen_radius: Annotated[int, Field(ge=1, le=31, description="In pixels of the latent."), Widget(step=1)] = 9,
     sigma: Annotated[

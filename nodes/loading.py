@@ -85,7 +85,7 @@ def load_image(image: PictureName, folders: Folders = INJECTED) -> LoadedImage:
     return LoadedImage(Image(picture.pixels), Mask(picture.mask))
 
 
-@node("LoadImageOutput", category="image", title="Load Image (from Outputs)", lane="io")
+@node("LoadImageOutput", category="image", title="Load Image (from Outputs)", stage="experimental", lane="io")
 def load_output(image: OutputPictureName, folders: Folders = INJECTED) -> LoadedImage:
     """A picture that was saved to the output folder, and where it is transparent as a mask."""
     from nodes.picture_files import decode_picture

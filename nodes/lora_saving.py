@@ -14,7 +14,7 @@ from nodes.saving import FilenamePrefix
 from nodes.values import Clip, Model
 
 
-@node("LoraSave", category="_for_testing", title="Extract and Save Lora", lane="cpu")
+@node("LoraSave", category="_for_testing", title="Extract and Save Lora", lane="cpu", stage="experimental")
 def save_lora(
     filename_prefix: FilenamePrefix = "loras/ComfyUI_extracted_lora",
     rank: Annotated[

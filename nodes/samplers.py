@@ -50,7 +50,7 @@ def euler_ancestral_cfg_pp_sampler(
     return _choice("euler_ancestral_cfg_pp", eta=(eta, 1.0), s_noise=(s_noise, 1.0))
 
 
-@node("SamplerEulerCFGpp", category="_for_testing")
+@node("SamplerEulerCFGpp", category="_for_testing", stage="experimental")
 def euler_cfg_pp_sampler(
     version: Annotated[
         Literal["regular", "alternative"], Field(description="regular: as its authors have it, which is all there is.")

@@ -67,7 +67,7 @@ def perturbed_attention(
     return guided_by(model, Perturbed(scale))
 
 
-@node("SelfAttentionGuidance", category="_for_testing")
+@node("SelfAttentionGuidance", category="_for_testing", stage="experimental")
 def self_attention(
     model: Model,
     scale: Annotated[float, Between(-2, 5, "How far away from it.", step=0.01)] = 0.5,

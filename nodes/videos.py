@@ -112,7 +112,7 @@ def save_video(
     return _saved(folders, filename_prefix, ".mp4", encode_video(film.frames[..., :3], film.fps, film.sound, texts))
 
 
-@node("SaveWEBM", category="image/video", title="Save WEBM", lane="io")
+@node("SaveWEBM", category="image/video", title="Save WEBM", lane="io", stage="experimental")
 def save_webm(
     images: Image,
     filename_prefix: FilenamePrefix = "ComfyUI",

@@ -15,7 +15,7 @@ from graph.catalogue import Catalogue
 from graph.describe import node_info, node_schema, object_info
 from graph.folders import Folders
 from graph.literals import Widget
-from graph.node import node
+from graph.node import Stage, composite, node
 from graph.values import INJECTED
 from tests.toys import NOWHERE, Note, Pair, Yarn, problems_of, use
 
@@ -82,6 +82,18 @@ def test_an_entry_has_the_shape_that_editors_expect():
         "category": "wool",
         "output_node": False,
     }
+
+
+@pytest.mark.parametrize("stage", ["experimental", "deprecated"])
+def test_editors_are_told_what_is_not_for_everybody(stage: Stage):
+    @node("Felt", stage=stage)
+    def felt() -> Yarn: ...
+
+    @composite("Mill", stage=stage)
+    def mill() -> Yarn: ...
+
+    for each in (felt, mill):
+        assert node_info(each, NOWHERE)[stage] is True
 
 
 def test_inputs_are_required_unless_they_can_stay_empty():
