@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nodes.grounding import boxes_in, check_fit
+from nodes.latent_scale import for_network
 from nodes.maths.resize import common_upscale, fit_batch
 from nodes.network_patches import PictureAttention
 from nodes.values import Model, Prompt, Shown, Sizes
@@ -130,7 +131,7 @@ def shown(
             # As the picture that it comes with; the latent's own covers the latent, whatever its proportions.
             mask = common_upscale(given.mask[:, None], width, height, "bilinear", "center" if own else "disabled")
             mask = fit_batch(mask.round(), batch)
-            picture = (_picture(given, height, width, batch) - model.latent_shift) * model.latent_scale
+            picture = for_network(model, _picture(given, height, width, batch))
             return torch.cat([mask, picture], 1)
 
 

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from nodes.adapter_names import canonical_shapes, original_names
+from nodes.latent_scale import PLAYGROUND_SCALE, PLAYGROUND_SHIFT
 from nodes.materialise import TEXT_ENCODER, UNET, VAE, Kind, weights_of
 from nodes.model_errors import ModelError
 from nodes.model_folders import made_by_openai, weight_files
 from nodes.open_weights import OpenWeights
 from nodes.safetensors_header import DTYPE_BITS
+from nodes.single_files import LEVEL_MARKS, PLAYGROUND_MARK
 from nodes.text_layout import naming_of, open_clip_places
 from nodes.vae_layout import ORIGINAL_MARK, vae_names
-from nodes.values import Clip, Model, Vae, Weights
+from nodes.values import Clip, ContinuousLevels, Model, Vae, Weights
 from nodes.weight_files import read_header
 from nodes.weight_places import Place, Shape, Shapes, count, shapes_below
 
@@ -43,7 +45,29 @@ def model_tensors(model: Model) -> Iterator[Saved]:
         module, _, kind = name.rpartition(".")
         return f"model.diffusion_model.{original.get(module, module)}.{kind}"
 
-    return _tensors(model.weights, UNET, shapes, renamed)
+    yield from _tensors(model.weights, UNET, shapes, renamed)
+    yield from _marks(model)
+
+
+def _marks(model: Model) -> Iterator[Saved]:
+    """What tells how a network was trained, as single files have it."""
+
+    def mark(name: str, numbers: Tensor) -> Saved:
+        return Saved(name, tuple(numbers.shape), "F32", lambda: numbers)
+
+    if model.zero_terminal_snr:
+        yield mark("ztsnr", torch.empty(0))
+    levels = model.levels if isinstance(model.levels, ContinuousLevels) else None
+    if model.prediction == "v_prediction" and levels is None:
+        yield mark("v_pred", torch.empty(0))
+    if model.prediction == "v_prediction" and levels is not None and levels.time == "log":
+        yield from (
+            mark(name, torch.tensor(level))
+            for name, level in zip(LEVEL_MARKS, (levels.lowest, levels.highest), strict=True)
+        )
+    if model.prediction == "edm" and model.latent_shift == PLAYGROUND_SHIFT:
+        yield mark(PLAYGROUND_MARK, torch.tensor(PLAYGROUND_SHIFT).reshape(1, -1, 1, 1))
+        yield mark("edm_std", 0.5 / torch.tensor(PLAYGROUND_SCALE).reshape(1, -1, 1, 1))
 
 
 def clip_tensors(clip: Clip) -> Iterator[Saved]:

@@ -5,16 +5,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from graph.folders import MODEL_SUFFIXES, Folders, inside
 from graph.identity import content_identity, digest, encode
 from nodes.embedded import LOOMLET
+from nodes.latent_scale import EDM_SIGMA_DATA, PLAYGROUND_LEVELS
 from nodes.model_errors import ModelError
 from nodes.pickles import permitted, readable
-from nodes.values import Clip, Model, PreviewMap, Told, Vae, Variant, Weights
+from nodes.values import Clip, ContinuousLevels, Model, PreviewMap, Scale, Told, Vae, Variant, Weights
 from nodes.weight_files import read_header
 
 C = TypeVar("C", bound=BaseModel)
@@ -190,6 +191,20 @@ class _Vae(_Config):
     block_out_channels: list[int] = Field(default=[64], min_length=1)
     latent_channels: int = 4
     scaling_factor: float = 0.18215
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _as_many_as_channels(self) -> Self:
+        for numbers in (self.latents_mean, self.latents_std):
+            if numbers is not None and len(numbers) != self.latent_channels:
+                raise ValueError(f"{len(numbers)} statistics for {self.latent_channels} latent channels")
+        return self
+
+    @property
+    def scale(self) -> Scale:
+        deviations = self.latents_std
+        return self.scaling_factor if deviations is None else tuple(self.scaling_factor / each for each in deviations)
 
 
 class _Preview(_Config):
@@ -204,6 +219,10 @@ class _Scheduler(_Config):
     beta_schedule: Literal["scaled_linear", "linear"] = "linear"
     num_train_timesteps: int = Field(default=1000, ge=2)
     rescale_betas_zero_snr: bool = False
+    class_name: str = Field(default="", alias="_class_name")
+    sigma_min: float | None = Field(default=None, gt=0)
+    sigma_max: float | None = Field(default=None, gt=0)
+    sigma_data: float = Field(default=EDM_SIGMA_DATA, gt=0)
     trained_betas: None = None
 
     @field_validator("trained_betas", mode="before")
@@ -211,6 +230,14 @@ class _Scheduler(_Config):
     def _no_table(cls, value: Any) -> None:
         if value is not None:
             raise ValueError("a table of trained betas is not supported")
+
+    @property
+    def levels(self) -> ContinuousLevels | None:
+        """Those of Karras et al. (2022), if the network was trained on them."""
+        if not self.class_name.startswith("EDM"):
+            return None
+        lowest, highest = PLAYGROUND_LEVELS  # which are the paper's
+        return ContinuousLevels(self.sigma_min or lowest, self.sigma_max or highest, self.sigma_data)
 
 
 def read_checkpoint(folder: Path, name: str) -> tuple[Model, Clip, Vae]:
@@ -226,16 +253,18 @@ def read_checkpoint(folder: Path, name: str) -> tuple[Model, Clip, Vae]:
     vae = _read(folder / "vae" / "config.json", _Vae, LAYOUT)
     _check_parts(folder, unet, texts, vae)
     schedule = _read(folder / "scheduler" / "scheduler_config.json", _Scheduler, LAYOUT)
-    told = _told(folder, unet, texts[-1])
+    levels, told = schedule.levels, _told(folder, unet, texts[-1])
     model = Model(
         weights=part_weights(folder / "unet", UNET_STEM, name),
-        prediction=schedule.prediction_type,
+        prediction="edm" if levels and schedule.prediction_type == "epsilon" else schedule.prediction_type,
+        levels=levels,
         beta_start=schedule.beta_start,
         beta_end=schedule.beta_end,
         beta_schedule=schedule.beta_schedule,
         timesteps=schedule.num_train_timesteps,
         zero_terminal_snr=schedule.rescale_betas_zero_snr,
-        latent_scale=vae.scaling_factor,
+        latent_scale=vae.scale,
+        latent_shift=vae.latents_mean or 0.0,
         latent_channels=vae.latent_channels,
         preview=_preview(folder / "vae" / PREVIEW, vae.latent_channels),
         variant=_variant(folder, unet, vae),

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from graph.literals import Widget
 from graph.node import node
+from nodes.latent_scale import EDM_SIGMA_DATA, PLAYGROUND_SCALE, PLAYGROUND_SHIFT
 from nodes.lengths import LONGEST
 from nodes.values import ContinuousLevels, FlowLevels, Model, Prediction
 
@@ -59,8 +60,11 @@ def continuous_edm(
     match sampling:
         case "cosmos_rflow":
             return _continuous(model, sampling, ContinuousLevels(sigma_min, sigma_max, time="share"))
+        case "edm":
+            return _continuous(model, "edm", ContinuousLevels(sigma_min, sigma_max, EDM_SIGMA_DATA))
         case "edm_playground_v2.5":
-            return _continuous(model, "edm", ContinuousLevels(sigma_min, sigma_max, sigma_data=0.5))
+            trained = _continuous(model, "edm", ContinuousLevels(sigma_min, sigma_max, EDM_SIGMA_DATA))
+            return replace(trained, latent_scale=PLAYGROUND_SCALE, latent_shift=PLAYGROUND_SHIFT)
         case _:
             prediction: Prediction = "epsilon" if sampling == "eps" else sampling
             return _continuous(model, prediction, ContinuousLevels(sigma_min, sigma_max))

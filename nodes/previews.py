@@ -78,7 +78,8 @@ def _linear_map(model: Model) -> "LinearMap | None":
     known = model.preview
     if known is not None:
         return LinearMap(torch.tensor(known.weight), torch.tensor(known.bias))
-    return PUBLISHED.get((model.latent_channels, model.latent_scale))
+    scale = model.latent_scale
+    return None if isinstance(scale, tuple) else PUBLISHED.get((model.latent_channels, scale))
 
 
 def _bytes(rgb: "Tensor") -> "UInt8[np.ndarray, 'height width 3']":

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from graph.folders import Folders
 from graph.identity import content_identity, digest, encode
 from nodes.identification import Family, Identified, Unrecognised, identify, with_article
+from nodes.latent_scale import EDM_SIGMA_DATA, PLAYGROUND_LEVELS, PLAYGROUND_SCALE, PLAYGROUND_SHIFT
 from nodes.model_errors import ModelError
 from nodes.model_folders import (
     OPEN_LAYERS,
@@ -25,7 +26,7 @@ from nodes.text_layout import text_plan
 from nodes.tokenizer_files import find_tokenizer
 from nodes.unet_layout import unet_plan
 from nodes.vae_layout import vae_plan
-from nodes.values import Clip, Model, Told, Vae, Weights
+from nodes.values import Clip, ContinuousLevels, Model, Told, Vae, Weights
 from nodes.weight_files import read_whole_header
 from nodes.weight_places import NetworkPlan, NotThisNetwork, shapes_below
 
@@ -36,6 +37,10 @@ TOLD: Mapping[Family, Told] = {"SD 1": "nothing", "SD 2": "nothing", "SDXL": "si
 EPSILON_SIZE = "512"
 """In the name of a Stable Diffusion 2 file: it was trained at this size, and so predicts noise."""
 
+PLAYGROUND_MARK = "edm_mean"
+LEVEL_MARKS = ("edm_vpred.sigma_min", "edm_vpred.sigma_max")
+CONTINUOUS_LEVELS = (0.002, 120.0)
+"""What the two are where a file states only one."""
 STATISTICS = "noise_augmentor."
 """How the names of unCLIP's mean and spread of CLIP's pictures start."""
 
@@ -135,7 +140,7 @@ def _model(path: Path, name: str, header: Header, found: Identified, prediction:
     assert found.family is not None and found.unet is not None  # every U-Net has both
     chosen = prediction or _prediction(path, header, found)
     statistics = any(each.startswith(STATISTICS) for each in header.entries)
-    return Model(
+    model = Model(
         weights=_reference(path, name, found.unet, UNET_STEM),
         prediction=chosen,
         zero_terminal_snr="ztsnr" in header.entries,
@@ -144,6 +149,29 @@ def _model(path: Path, name: str, header: Header, found: Identified, prediction:
         told=TOLD[found.family],
         picture_statistics=file_reference(path, name, STATISTICS) if statistics else None,
     )
+    return model if prediction else _continuous(path, header, model)
+
+
+def _continuous(path: Path, header: Header, model: Model) -> Model:
+    """The model as networks of the SDXL family are trained that know all noise levels between two.
+
+    Those of Playground v2.5 are marked by the statistics of its latents, those of CosXL state their levels.
+    """
+    if PLAYGROUND_MARK in header.entries:
+        levels = ContinuousLevels(*PLAYGROUND_LEVELS, sigma_data=EDM_SIGMA_DATA)
+        return replace(
+            model, prediction="edm", levels=levels, latent_scale=PLAYGROUND_SCALE, latent_shift=PLAYGROUND_SHIFT
+        )
+    if LEVEL_MARKS[1] not in header.entries:
+        return model
+    from nodes.open_weights import OpenWeights
+
+    stated = OpenWeights()
+    lowest, highest = (
+        float(stated.tensor(path, mark)) if mark in header.entries else usual
+        for mark, usual in zip(LEVEL_MARKS, CONTINUOUS_LEVELS, strict=True)
+    )
+    return replace(model, prediction="v_prediction", levels=ContinuousLevels(lowest, highest))
 
 
 def _prediction(path: Path, header: Header, found: Identified) -> TrainedPrediction:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nodes.denoiser import guided_denoiser, sampling_of
+from nodes.latent_scale import for_network, for_vae
 from nodes.maths import guidance
 from nodes.maths.noise import BrownianNoise, SequentialNoise, initial_noise
 from nodes.maths.samplers import SAMPLERS, NoiseSource, State, advance
@@ -39,7 +40,7 @@ def diffuse(model: Model, noise: Noise, sigma: float, latent: Latent, preserve_v
     x = sampling.noise_scaling(sigma, drawn(noise, latent), scaled)
     if preserve_variance:
         x = sampling.scale_input(x, sigma)
-    return replace(latent, samples=x / model.latent_scale + model.latent_shift, unfinished=None)
+    return replace(latent, samples=for_vae(model, x), unfinished=None)
 
 
 def start(
@@ -174,7 +175,7 @@ def denoised(model: Model, state: SamplerState, latent: Latent | None) -> Latent
     mask, index = (latent.noise_mask, latent.batch_index) if latent else (None, None)
     if state.denoised is None:
         return Latent(_unscaled(model, state), mask, index)
-    return Latent(state.denoised.cpu() / model.latent_scale + model.latent_shift, mask, index)
+    return Latent(for_vae(model, state.denoised.cpu()), mask, index)
 
 
 def _fitting(model: Model, latent: Latent) -> Latent:
@@ -192,14 +193,14 @@ def _scaled(model: Model, latent: Latent) -> Tensor:
         raise WrongLatent(model.latent_channels, channels)
     if model.latent_shift and not latent.samples.any():  # an empty latent stays one
         return latent.samples
-    return (latent.samples - model.latent_shift) * model.latent_scale
+    return for_network(model, latent.samples)
 
 
 def _unscaled(model: Model, state: SamplerState) -> Tensor:
     """Where a state stands, in the scale of latents."""
     level = state.sigma or SAMPLERS[state.sampler].stops_at
     x = sampling_of(model).noise_unscaling(level, state.x.cpu())
-    return x / model.latent_scale + model.latent_shift
+    return for_vae(model, x)
 
 
 def _continues(

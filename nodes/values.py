@@ -23,6 +23,8 @@ Variant = Literal["plain", "inpainting", "pix2pix", "unCLIP"]
 CLIP says of a picture."""
 Told = Literal["nothing", "sizes", "sizes and score"]
 """What a network is told beside the states of a text: nothing; with its pooled state, SDXL's sizes or the refiner's."""
+Scale = float | tuple[float, ...]
+"""One number, or one for each channel of a latent."""
 Prediction = Literal["epsilon", "v_prediction", "sample", "edm", "img_to_img", "lcm", "flow", "cosmos_rflow"]
 
 
@@ -103,12 +105,12 @@ class Model(Value, kind="MODEL"):
     beta_schedule: Literal["scaled_linear", "linear"] = "scaled_linear"
     timesteps: int = 1000
     zero_terminal_snr: bool = False
-    latent_scale: float = 0.18215
+    latent_scale: Scale = 0.18215
     latent_channels: int = 4
     preview: PreviewMap | None = None
     distilled: int = 0
     levels: ContinuousLevels | FlowLevels | None = None
-    latent_shift: float = 0.0
+    latent_shift: Scale = 0.0
     variant: Variant = "plain"
     told: Told = "nothing"
     guidance: tuple[GuidanceRule, ...] = ()

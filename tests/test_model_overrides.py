@@ -69,6 +69,7 @@ def test_a_network_that_is_right_is_believed_whatever_it_predicts():
     root = math.sqrt(1 + sigma**2)
     velocity = (noise - sigma * latent) / root
     share = sigma / (1 + sigma)
+    skip = 0.5**2 / (0.5**2 + sigma**2)  # Karras et al. (2022), table 1
     outputs = {
         discrete(MODEL, "eps"): noise,
         discrete(MODEL, "v_prediction"): velocity,
@@ -76,7 +77,8 @@ def test_a_network_that_is_right_is_believed_whatever_it_predicts():
         discrete(MODEL, "img_to_img"): latent,
         continuous_v(MODEL): velocity,
         continuous_edm(MODEL, "eps"): noise,
-        continuous_edm(MODEL, "edm"): -velocity,
+        continuous_edm(MODEL, "v_prediction"): velocity,
+        continuous_edm(MODEL, "edm"): (latent - skip * noised) / (sigma * math.sqrt(skip)),
         continuous_edm(MODEL, "cosmos_rflow"): noise - latent,
     }
     for model, output in outputs.items():

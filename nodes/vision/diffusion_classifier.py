@@ -8,6 +8,7 @@ from graph.cancellation import Progress
 from graph.literals import Widget
 from graph.node import node
 from graph.values import INJECTED
+from nodes.latent_scale import for_network
 from nodes.models import ModelPool
 from nodes.values import Clip, Conditioning, Image, Model, Vae
 from nodes.vision.answers import Named, lines_of, named
@@ -54,7 +55,7 @@ def scaled_latent(models: ModelPool, model: Model, vae: Vae, image: Image) -> "F
     from nodes.latents import encode
 
     latent = encode.function(image, vae, models)
-    return (latent.samples.to(models.device) - model.latent_shift) * model.latent_scale
+    return for_network(model, latent.samples.to(models.device))
 
 
 def _errors(

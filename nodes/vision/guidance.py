@@ -11,7 +11,7 @@ from graph.values import INJECTED
 from nodes.guidance import guided_by
 from nodes.models import ModelPool
 from nodes.rules import Evaluation, GuidanceRule
-from nodes.values import FlowLevels, Model, Vae
+from nodes.values import FlowLevels, Model, Scale, Vae
 from nodes.vision.models import VisionModel, require
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class SeenAs(GuidanceRule):
 
     vision: VisionModel
     vae: Vae
-    latent_scale: float
-    latent_shift: float
+    latent_scale: Scale
+    latent_shift: Scale
     flow: bool
     label: int | None
     text: str

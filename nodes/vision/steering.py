@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nodes.latent_scale import for_vae
 from nodes.materialise import DTYPES
 from nodes.maths.model_sampling import Latents
 from nodes.models import ModelPool
@@ -67,7 +68,7 @@ def _through(rule: "SeenAs", found: Evaluation, gradient: Latents) -> Latents:
 def _score(models: ModelPool, rule: "SeenAs", latent: Latents) -> Scores:
     """Of latents at the scale of the model's network."""
     module = cast(Any, models.vae(rule.vae))
-    unscaled = (latent / rule.latent_scale + rule.latent_shift).to(DTYPES[models.vae_precision(rule.vae).dtype])
+    unscaled = for_vae(rule, latent).to(DTYPES[models.vae_precision(rule.vae).dtype])
     planes = (module.decode(unscaled, return_dict=False)[0].float() + 1.0) / 2.0
     if rule.label is not None:
         return seeing.logits(models, rule.vision, planes, exact=False).log_softmax(1)[:, rule.label]
