@@ -8,7 +8,8 @@ from pydantic import Field
 from graph.folders import Folders
 from graph.node import node
 from graph.values import INJECTED
-from nodes.model_folders import CheckpointSource, PartSource, PipelineSource, VaeSource, read_checkpoint, read_vae
+from nodes.model_folders import read_checkpoint, read_vae
+from nodes.model_sources import CheckpointSource, PartSource, PipelineSource, VaeSource
 from nodes.single_files import (
     TrainedPrediction,
     read_single_checkpoint,

@@ -9,7 +9,8 @@ from graph.folders import Folders
 from graph.node import node
 from graph.values import INJECTED
 from nodes.model_errors import ModelError
-from nodes.model_folders import TEXT_STEM, PartSource, part_weights
+from nodes.model_folders import TEXT_STEM, part_weights
+from nodes.model_sources import PartSource
 from nodes.models import ModelPool
 from nodes.picture_encoder_layout import find_picture_encoder, picture_encoder_part
 from nodes.picture_prompts import ClipVision, ClipVisionOutput

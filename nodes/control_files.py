@@ -9,7 +9,8 @@ from nodes.adapter_names import canonical_shapes, unet_family
 from nodes.control_layout import DIFFERENCE_MARK, UNION_MARK
 from nodes.identification import Identified
 from nodes.model_errors import ModelError
-from nodes.model_folders import UNET_STEM, PartSource, part_weights
+from nodes.model_folders import UNET_STEM, part_weights
+from nodes.model_sources import PartSource
 from nodes.single_files import file_reference, identified
 from nodes.t2i_adapter_layout import adapter_plan
 from nodes.values import ControlDesign, ControlNet, Model, Weights

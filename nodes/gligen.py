@@ -14,7 +14,7 @@ from nodes.gligen_layout import gligen_plan, phrase_width
 from nodes.grounded_prompts import Box, Gligen, Grounding
 from nodes.lengths import LONGEST, PixelsByEight
 from nodes.model_errors import ModelError
-from nodes.model_folders import PartSource
+from nodes.model_sources import PartSource
 from nodes.models import ModelPool
 from nodes.prompt_areas import FACTOR
 from nodes.single_files import file_reference, identified

@@ -21,7 +21,7 @@ from graph.node import node
 from graph.values import INJECTED
 from nodes.adapter_names import canonical_shapes
 from nodes.model_errors import ModelError
-from nodes.model_folders import PartSource
+from nodes.model_sources import PartSource
 from nodes.network_patches import NetworkPatch
 from nodes.unet_patches import patched_by
 from nodes.values import Model, Weights

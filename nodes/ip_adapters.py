@@ -13,7 +13,7 @@ from graph.values import INJECTED
 from nodes.adapter_names import canonical_shapes, unet_family
 from nodes.ip_adapter_layout import ATTENTION, FACE_ID, PICTURES, cross_attentions, design_of, key_shapes
 from nodes.model_errors import ModelError
-from nodes.model_folders import PartSource
+from nodes.model_sources import PartSource
 from nodes.models import ModelPool
 from nodes.network_patches import PictureAttention
 from nodes.picture_prompts import ClipVision, IpAdapter

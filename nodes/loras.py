@@ -18,7 +18,7 @@ from nodes.adapter_names import canonical_shapes, read_adapters, spellings, unet
 from nodes.adapter_shapes import extent
 from nodes.identification import Identified, identify
 from nodes.model_errors import ModelError
-from nodes.model_folders import PartSource
+from nodes.model_sources import PartSource
 from nodes.safetensors_header import TensorEntry
 from nodes.values import Clip, Model, Weights
 from nodes.weight_files import read_header

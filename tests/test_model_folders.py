@@ -9,10 +9,11 @@ from subprocess import run
 import pytest
 
 from graph.folders import Folders
-from nodes import model_folders
+from nodes import model_sources
 from nodes.checkpoints import PIPELINES, Checkpoint, load_pipeline
 from nodes.model_errors import ModelError
-from nodes.model_folders import CheckpointSource, VaeSource, read_checkpoint, read_vae
+from nodes.model_folders import read_checkpoint, read_vae
+from nodes.model_sources import CheckpointSource, VaeSource
 from nodes.values import PreviewMap
 from tests import tiny_models
 
@@ -78,7 +79,7 @@ def test_names_are_folders_single_files_and_the_embedded_model(
     checkpoint: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loomlet = shutil.copytree(made, tmp_path / "loomlet")
-    monkeypatch.setattr(model_folders, "LOOMLET", loomlet)
+    monkeypatch.setattr(model_sources, "LOOMLET", loomlet)
     folders = Folders.below(tmp_path / "data")
     (folders.models("checkpoints") / "old.safetensors").touch()
     (folders.models("checkpoints") / "notes.txt").touch()
