@@ -11,6 +11,7 @@ from torch import Tensor
 from graph.builder import WorkflowBuilder
 from graph.lists import Items
 from nodes import checkpoints
+from nodes.latent_scale import for_network
 from nodes.maths.model_sampling import DiscreteSampling
 from nodes.models import ModelPool
 from nodes.vision import diffusion_classifier
@@ -62,7 +63,7 @@ def test_a_score_is_the_negative_error_of_the_predicted_noise(bench: Bench):
     assert isinstance(pool, ModelPool)
     model, clip, vae = checkpoints.load_checkpoint.function("loomlet", bench.folders)
     pixels = torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-    latent = pool.encode_pixels(vae, pixels.movedim(-1, 1) * 2 - 1) * model.latent_scale
+    latent = for_network(model, pool.encode_pixels(vae, pixels.movedim(-1, 1) * 2 - 1))
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
     sampling = DiscreteSampling(
         beta_start=model.beta_start, beta_end=model.beta_end, schedule=model.beta_schedule, prediction="v_prediction"

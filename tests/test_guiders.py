@@ -23,6 +23,7 @@ from nodes.custom_sampling import (
 from nodes.denoiser import guided_denoiser
 from nodes.engine import Engine
 from nodes.guidance import epsilon_scaling, fresca
+from nodes.latent_scale import for_vae
 from nodes.latents import empty_latent
 from nodes.maths.noise import initial_noise
 from nodes.models import DenoiseNetwork, ModelPool
@@ -111,7 +112,7 @@ def test_a_guider_of_two_prompts_has_no_third():
 
 def test_noise_is_added_as_far_as_the_levels_reach():
     latent = Latent(POSITIVE)
-    noise = initial_noise((2, 4, 8, 8), 5) / MODEL.latent_scale
+    noise = for_vae(MODEL, initial_noise((2, 4, 8, 8), 5))
     for levels, amount in (((3.0, 2.0, 0.5), 2.5), ((3.0,), 3.0), ((0.5, 3.0), 2.5)):
         noisy = add_noise(MODEL, Noise(5), Sigmas(levels), latent).samples
         torch.testing.assert_close(noisy, POSITIVE + amount * noise, rtol=1e-4, atol=1e-4)

@@ -22,6 +22,7 @@ from nodes.embedded import LOOMLET
 from nodes.embedded.training import autoencoder
 from nodes.embedded.training.album import Album
 from nodes.engine import Engine
+from nodes.latent_scale import for_network
 from nodes.latents import empty_latent
 from nodes.maths.previews import STABLE_DIFFUSION_1, STABLE_DIFFUSION_XL, fit_linear_map, to_rgb
 from nodes.model_folders import read_checkpoint
@@ -172,7 +173,7 @@ def test_previews_of_the_embedded_model_are_near_its_pictures() -> None:
     small = interpolate((pictures + 1) * 127.5, scale_factor=1 / 8, mode="area").movedim(1, -1).numpy()
 
     def fidelity(model: Model) -> float:
-        made = [preview_latent(model, latent[None] * model.latent_scale).pixels for latent in latents]
+        made = [preview_latent(model, for_network(model, latent[None])).pixels for latent in latents]
         return autoencoder.fidelity(np.stack(made), small)
 
     even = autoencoder.fidelity(np.broadcast_to(small.mean((1, 2), keepdims=True), small.shape), small)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nodes.denoiser import sampling_of
+from nodes.latent_scale import for_network
 from nodes.maths.noise import initial_noise
 from nodes.model_overrides import flow_sd3
 from nodes.models import DenoiseNetwork, ModelPool
@@ -28,7 +29,7 @@ def test_forward_diffusion_adds_the_noise_of_its_level():
     sigmas = Sigmas((3.0, 1.0, 0.0))
     noisy = forward_diffusion(MODEL, Noise(3), sigmas, LATENT, 1, "exploding")
     noise = initial_noise((1, 4, 8, 8), 3)
-    torch.testing.assert_close(noisy.samples * MODEL.latent_scale, LATENT.samples * MODEL.latent_scale + noise)
+    torch.testing.assert_close(for_network(MODEL, noisy.samples), for_network(MODEL, LATENT.samples) + noise)
 
 
 def test_variance_is_preserved_for_those_who_look():
@@ -48,7 +49,7 @@ def test_starting_and_ending_without_a_step_returns_the_noised_latent():
     state = start(MODEL, Noise(7), LATENT, "euler", 2.0, 7, False, 0.0)
     back = end(MODEL, state, LATENT)
     noise = initial_noise((1, 4, 8, 8), 7)
-    torch.testing.assert_close(back.samples * MODEL.latent_scale, LATENT.samples * MODEL.latent_scale + 2.0 * noise)
+    torch.testing.assert_close(for_network(MODEL, back.samples), for_network(MODEL, LATENT.samples) + 2.0 * noise)
     assert back.unfinished is state
 
 
@@ -101,9 +102,9 @@ def test_an_empty_latent_of_another_family_is_as_good_as_one_of_the_models_own(c
 def test_a_flow_that_comes_down_to_a_thousandth_is_enlarged_for_it(sampler: str, enlarged: float):
     flow = flow_sd3(MODEL)
     state = SamplerState(LATENT.samples, 0.0, sampler, 7, MODEL.weights.identity)
-    found = end(flow, state, None).samples * MODEL.latent_scale
+    found = for_network(MODEL, end(flow, state, None).samples)
     torch.testing.assert_close(found, LATENT.samples * enlarged)
-    torch.testing.assert_close(end(MODEL, state, None).samples * MODEL.latent_scale, LATENT.samples)
+    torch.testing.assert_close(for_network(MODEL, end(MODEL, state, None).samples), LATENT.samples)
 
 
 def test_a_schedule_cut_in_two_shares_the_level_at_the_cut():

@@ -12,6 +12,7 @@ from torch import Tensor
 from graph.builder import WorkflowBuilder
 from nodes.checkpoints import load_checkpoint
 from nodes.denoiser import guided_denoiser
+from nodes.latent_scale import for_vae
 from nodes.latents import decode, empty_latent
 from nodes.models import ModelPool
 from nodes.sampling import ksampler
@@ -60,7 +61,7 @@ def test_a_step_adds_the_gradient_of_the_log_probability_of_the_decoded_predicti
     before = guided_denoiser(pool, model, prompt, None, 1.0, 2)(x, sigma)
     after = guided_denoiser(pool, steered_model, prompt, None, 1.0, 2)(x, sigma)
     leaf = before.clone().requires_grad_()
-    decoded = cast(Any, pool.vae(vae)).decode(leaf / model.latent_scale, return_dict=False)[0]
+    decoded = cast(Any, pool.vae(vae)).decode(for_vae(model, leaf), return_dict=False)[0]
     vision = load_vision_model.function("loomlet-digit", bench.folders)
     at = seeing.labels(pool, vision).index("seven")
     score = seeing.logits(pool, vision, decoded / 2 + 0.5).log_softmax(1)[:, at].sum()
