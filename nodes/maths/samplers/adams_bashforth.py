@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import pairwise, zip_longest
 
 from nodes.maths.model_sampling import Latents
 from nodes.maths.samplers.contract import Denoiser, NoiseSampler, State
@@ -32,8 +31,8 @@ def ipndm(state: State, denoise: Denoiser, sigma: float, sigma_next: float, nois
 
 
 def ipndm_v(state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise: NoiseSampler) -> State:
-    """Improved PNDM with weights for the distances there are, Zhang and Chen (2023), as programs have them."""
-    return _step(state, denoise, sigma, sigma_next, len(EQUAL_STEPS), _as_programs_have_it)
+    """Improved PNDM with weights for the distances there are, Zhang and Chen (2023)."""
+    return _step(state, denoise, sigma, sigma_next, len(EQUAL_STEPS), _in_sigma)
 
 
 def deis(state: State, denoise: Denoiser, sigma: float, sigma_next: float, noise: NoiseSampler) -> State:
@@ -60,33 +59,6 @@ def _as_if_even(sigmas: Sequence[float], sigma_next: float) -> list[float]:
 
 def _in_sigma(sigmas: Sequence[float], sigma_next: float) -> list[float]:
     return lagrange_integrals(sigmas, sigmas[0], sigma_next)
-
-
-def _as_programs_have_it(sigmas: Sequence[float], sigma_next: float) -> list[float]:
-    """Each new slope counts by how much it differs from what the earlier ones foretold.
-
-    From the third slope on these are not Adams and Bashforth's weights, which `_in_sigma` gives. Programs have their
-    formula from diff-sampler, and pictures depend on its slips: in how much the second and the third difference count,
-    and in the last weight, so that the four add up to 1 only where steps grow or shrink by one factor.
-    """
-    h = [sigma_next - sigmas[0], *(newer - older for newer, older in pairwise(sigmas))]
-    weights = [1.0, 0.0, 0.0, 0.0]
-    if len(h) > 1:
-        weights = _plus(weights, h[0] / (2 * h[1]), (1.0, -1.0))
-    if len(h) > 2:
-        ratio = h[1] / h[2]
-        share = (1 - h[0] ** 2 / (3 * h[1] * (h[1] + h[2]))) / 2
-        weights = _plus(weights, share, (1.0, -1.0 - ratio, ratio))
-    if len(h) > 3:
-        ratio, q = h[1] / h[2], h[1] * (h[1] + h[2]) / (h[2] * (h[2] + h[3]))
-        share = h[0] * ((2 * h[0] + 3 * h[1]) * (h[0] + h[1] + h[2]) / 6 + (h[0] + 2 * h[1]) * h[0] / 12)
-        share /= h[1] * (h[1] + h[2]) * (h[1] + h[2] + h[3])
-        weights = _plus(weights, share, (1.0, -1.0 - ratio - q, ratio + q * (1 + h[2] / h[3]), -q * ratio))
-    return [weight * h[0] for weight in weights[: len(h)]]
-
-
-def _plus(weights: Sequence[float], share: float, difference: Sequence[float]) -> list[float]:
-    return [weight + share * part for weight, part in zip_longest(weights, difference, fillvalue=0.0)]
 
 
 def _in_time(sigmas: Sequence[float], sigma_next: float) -> list[float]:

@@ -105,7 +105,7 @@ SAMPLERS: dict[str, SamplerSpec] = {
     "ddpm": SamplerSpec(ddpm, noise="sequential"),
     "lcm": SamplerSpec(lcm, noise="sequential", on_flow="told"),
     "ipndm": SamplerSpec(ipndm),
-    "ipndm_v": SamplerSpec(ipndm_v, order=2),
+    "ipndm_v": SamplerSpec(ipndm_v, order=4),
     "deis": SamplerSpec(deis, order=3),
     "res_multistep": SamplerSpec(res_multistep, order=2),
     "res_multistep_cfg_pp": SamplerSpec(cfg_pp.res_multistep_cfg_pp, order=2, uncond=True),
