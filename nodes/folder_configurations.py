@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nodes.latent_scale import EDM_SIGMA_DATA, PLAYGROUND_LEVELS
-from nodes.values import ContinuousLevels, Scale
+from nodes.values import ContinuousLevels, Prediction, Scale
 
 
 class Configuration(BaseModel):
@@ -99,6 +99,13 @@ class SchedulerConfiguration(Configuration):
         if value is not None:
             raise ValueError("a table of trained betas is not supported")
 
+    @model_validator(mode="after")
+    def _lowest_below_highest(self) -> Self:
+        levels = self.levels
+        if levels is not None and not levels.lowest < levels.highest:
+            raise ValueError(f"noise levels from {levels.lowest:g} to {levels.highest:g}")
+        return self
+
     @property
     def levels(self) -> ContinuousLevels | None:
         """Those of Karras et al. (2022), if the network was trained on them."""
@@ -106,3 +113,7 @@ class SchedulerConfiguration(Configuration):
             return None
         lowest, highest = PLAYGROUND_LEVELS  # which are the paper's
         return ContinuousLevels(self.sigma_min or lowest, self.sigma_max or highest, self.sigma_data)
+
+    @property
+    def prediction(self) -> Prediction:
+        return "edm" if self.levels and self.prediction_type == "epsilon" else self.prediction_type

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -62,11 +62,11 @@ def read_checkpoint(folder: Path, name: str) -> tuple[Model, Clip, Vae]:
     vae = _read(folder / "vae" / "config.json", VaeConfiguration, LAYOUT)
     _check_parts(folder, unet, texts)
     schedule = _read(folder / "scheduler" / "scheduler_config.json", SchedulerConfiguration, LAYOUT)
-    levels, told = schedule.levels, _told(folder, unet, texts[-1])
+    told = _told(folder, unet, texts[-1])
     model = Model(
         weights=part_weights(folder / "unet", UNET_STEM, name),
-        prediction="edm" if levels and schedule.prediction_type == "epsilon" else schedule.prediction_type,
-        levels=levels,
+        prediction=schedule.prediction,
+        levels=schedule.levels,
         beta_start=schedule.beta_start,
         beta_end=schedule.beta_end,
         beta_schedule=schedule.beta_schedule,
@@ -132,10 +132,16 @@ def made_by_openai(folder: Path) -> bool:
     return _read(folder / "config.json", TextConfiguration, LAYOUT).hidden_act == "quick_gelu"
 
 
-def prediction_beside(folder: Path) -> Literal["epsilon", "v_prediction", "sample"] | None:
-    """What a U-Net predicts, where its folder lies beside its scheduler's. Raises ModelError."""
+def scheduler_beside(folder: Path) -> SchedulerConfiguration | None:
+    """How a U-Net was trained, where its folder lies beside its scheduler's. Raises ModelError."""
     path = folder.parent / "scheduler" / "scheduler_config.json"
-    return _read(path, SchedulerConfiguration, LAYOUT).prediction_type if folder.is_dir() and path.is_file() else None
+    return _read(path, SchedulerConfiguration, LAYOUT) if folder.is_dir() and path.is_file() else None
+
+
+def vae_beside(folder: Path) -> VaeConfiguration | None:
+    """The VAE whose latents a U-Net was trained on, where its folder lies beside it. Raises ModelError."""
+    path = folder.parent / "vae" / "config.json"
+    return _read(path, VaeConfiguration, LAYOUT) if folder.is_dir() and path.is_file() else None
 
 
 def read_vae(folder: Path, name: str) -> Vae:

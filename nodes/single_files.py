@@ -1,8 +1,10 @@
 """Models in one file, and parts of them in folders: references, from headers alone. Imports no torch."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,15 +20,16 @@ from nodes.model_folders import (
     UNET_STEM,
     made_by_openai,
     part_weights,
-    prediction_beside,
+    scheduler_beside,
+    vae_beside,
     weight_files,
 )
-from nodes.safetensors_header import Header, TensorEntry
+from nodes.safetensors_header import AGAIN, Header, TensorEntry
 from nodes.text_layout import text_plan
 from nodes.tokenizer_files import find_tokenizer
 from nodes.unet_layout import unet_plan
 from nodes.vae_layout import vae_plan
-from nodes.values import Clip, ContinuousLevels, Model, Told, Vae, Weights
+from nodes.values import Clip, ContinuousLevels, Model, Prediction, Told, Vae, Weights
 from nodes.weight_files import read_whole_header
 from nodes.weight_places import NetworkPlan, NotThisNetwork, shapes_below
 
@@ -76,7 +79,13 @@ def read_single_checkpoint(
 def read_single_unet(path: Path, name: str) -> Model:
     """A reference to the U-Net of a file, which may hold more, or of a folder. Raises ModelError."""
     header, found = identified(path, "U-Net", "checkpoint", stem=UNET_STEM)
-    return _model(path, name, header, found, prediction_beside(path))
+    scheduler, vae = scheduler_beside(path), vae_beside(path)
+    if scheduler is None:
+        return _model(path, name, header, found, None)
+    model = _model(path, name, header, found, scheduler.prediction)
+    if vae is not None and vae.latents_mean is not None:
+        model = replace(model, latent_scale=vae.scale, latent_shift=vae.latents_mean)
+    return replace(model, levels=scheduler.levels)
 
 
 def read_single_vae(path: Path, name: str) -> Vae:
@@ -136,7 +145,7 @@ def file_reference(path: Path, name: str, prefix: str) -> Weights:
     return Weights(path, identity, name, prefix)
 
 
-def _model(path: Path, name: str, header: Header, found: Identified, prediction: TrainedPrediction | None) -> Model:
+def _model(path: Path, name: str, header: Header, found: Identified, prediction: Prediction | None) -> Model:
     assert found.family is not None and found.unet is not None  # every U-Net has both
     chosen = prediction or _prediction(path, header, found)
     statistics = any(each.startswith(STATISTICS) for each in header.entries)
@@ -155,7 +164,8 @@ def _model(path: Path, name: str, header: Header, found: Identified, prediction:
 def _continuous(path: Path, header: Header, model: Model) -> Model:
     """The model as networks of the SDXL family are trained that know all noise levels between two.
 
-    Those of Playground v2.5 are marked by the statistics of its latents, those of CosXL state their levels.
+    Those of Playground v2.5 are marked by the statistics of its latents, those of CosXL state their levels. Raises
+    ModelError.
     """
     if PLAYGROUND_MARK in header.entries:
         levels = ContinuousLevels(*PLAYGROUND_LEVELS, sigma_data=EDM_SIGMA_DATA)
@@ -164,14 +174,23 @@ def _continuous(path: Path, header: Header, model: Model) -> Model:
         )
     if LEVEL_MARKS[1] not in header.entries:
         return model
+    lowest, highest = (
+        _stated(path, header, mark, usual) for mark, usual in zip(LEVEL_MARKS, CONTINUOUS_LEVELS, strict=True)
+    )
+    if not 0 < lowest < highest < math.inf:
+        raise ModelError(path, f"it states noise levels from {lowest:g} to {highest:g}", AGAIN)
+    return replace(model, prediction="v_prediction", levels=ContinuousLevels(lowest, highest))
+
+
+def _stated(path: Path, header: Header, mark: str, usual: float) -> float:
+    """A number that a file states. Raises ModelError."""
+    if mark not in header.entries:
+        return usual
+    if prod(header.entries[mark].shape) != 1:
+        raise ModelError(path, f"{mark} is not one number", AGAIN)
     from nodes.open_weights import OpenWeights
 
-    stated = OpenWeights()
-    lowest, highest = (
-        float(stated.tensor(path, mark)) if mark in header.entries else usual
-        for mark, usual in zip(LEVEL_MARKS, CONTINUOUS_LEVELS, strict=True)
-    )
-    return replace(model, prediction="v_prediction", levels=ContinuousLevels(lowest, highest))
+    return OpenWeights().tensor(path, mark).item()
 
 
 def _prediction(path: Path, header: Header, found: Identified) -> TrainedPrediction:

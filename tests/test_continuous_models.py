@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any, NamedTuple
 
 import pytest
@@ -74,6 +75,36 @@ def test_playground_as_a_folder_is_the_same(world: World):
 def test_statistics_for_another_number_of_channels_are_refused(world: World):
     with pytest.raises(ModelError, match="3 statistics for 4 latent channels"):
         world.folder({"latents_mean": MEAN[:3]}, {})
+
+
+def test_the_network_of_a_folder_is_as_what_lies_beside_it_says(world: World):
+    edm = {"_class_name": "EDMEulerScheduler", "sigma_min": 0.002, "sigma_max": 80.0, "prediction_type": "epsilon"}
+    whole = world.folder({"latents_mean": MEAN, "latents_std": SPREAD, "scaling_factor": 0.5}, edm)
+    copytree(world.folders.models("checkpoints") / "own", world.folders.models("diffusion_models") / "own")
+    alone = load_unet("own/unet", folders=world.folders)
+    for name in ("prediction", "levels", "latent_scale", "latent_shift"):
+        assert getattr(alone, name) == getattr(whole, name), name
+
+
+HOSTILE = [
+    ({"edm_vpred.sigma_max": torch.ones(3)}, "edm_vpred.sigma_max is not one number"),
+    ({"edm_vpred.sigma_max": torch.empty(0)}, "edm_vpred.sigma_max is not one number"),
+    ({"edm_vpred.sigma_max": torch.tensor(0.001)}, "it states noise levels from 0.002 to 0.001"),
+    ({"edm_vpred.sigma_max": torch.tensor(torch.inf)}, "it states noise levels from 0.002 to inf"),
+    ({"edm_vpred.sigma_max": torch.tensor(torch.nan)}, "it states noise levels from 0.002 to nan"),
+    ({**LEVELS, "edm_vpred.sigma_min": torch.tensor(-1.0)}, "it states noise levels from -1 to 100"),
+]
+
+
+@pytest.mark.parametrize(("more", "said"), HOSTILE)
+def test_levels_that_are_none_are_refused(world: World, more: dict[str, Tensor], said: str):
+    with pytest.raises(ModelError, match=said):
+        world.file(more)
+
+
+def test_levels_of_a_folder_that_are_none_are_refused(world: World):
+    with pytest.raises(ModelError, match="noise levels from 5 to 3"):
+        world.folder({}, {"_class_name": "EDMEulerScheduler", "sigma_min": 5.0, "sigma_max": 3.0})
 
 
 def test_cosxl_states_its_levels(world: World):
