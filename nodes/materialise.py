@@ -331,9 +331,9 @@ def _read(
         owner, _, name = target.rpartition(".")
         # What needs no copy is not put in order either: other processes share it.
         mapped = changed is tensor and form.is_of(tensor)
-        packing = form.packing(module.get_submodule(owner)) if name == "weight" and not mapped else None
-        if packing:
-            packing.take(scratch.holding(changed, packing.dtype))
+        order = form.packing(module.get_submodule(owner)) if name == "weight" and not mapped else None
+        if order:
+            order.take(scratch.holding(changed, order.dtype))
             continue
         weight = form.of(changed)
         # What stays mapped must not keep the mapping through which the rest was read.

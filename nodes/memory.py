@@ -43,7 +43,7 @@ ENCODING = Work("encoding", 6)
 def share_memory_between_threads() -> None:
     """Have what one thread gives back be had by others, before there are any.
 
-    GNU's C library gives threads memory of their own, so that five pictures of Stable Diffusion 1.5 took 80 MB more.
+    GNU's C library gives threads memory of their own, so that five pictures of Stable Diffusion 1.5 took 70 MiB more.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library

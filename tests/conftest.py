@@ -36,6 +36,16 @@ def what_was_there_before_is_not_looked_through() -> Generator[None]:
     yield
 
 
+@pytest.fixture(scope="module")
+def packed_as_large_ones() -> Generator[None]:
+    """Small networks have their weights in order, as those of real models do."""
+    from nodes import packed_layers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed_layers, "LEAST", 8)
+        yield
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """What runs the tests that are marked with `anyio`."""

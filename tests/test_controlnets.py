@@ -31,6 +31,8 @@ from tests.control_scenes import (
 )
 from tests.small_models import SMALL
 
+pytestmark = pytest.mark.usefixtures("packed_as_large_ones")
+
 PIPELINES = {
     "SD 1": "StableDiffusionControlNetPipeline",
     "SD 2": "StableDiffusionControlNetPipeline",

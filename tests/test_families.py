@@ -21,6 +21,8 @@ from nodes.values import Image, Latent, Mask
 from tests import small_models, tiny_models
 from tests.small_models import SMALL
 
+pytestmark = pytest.mark.usefixtures("packed_as_large_ones")
+
 SIDE, STEPS, CFG, SEED = 64, 4, 5.0, 3
 TEXT, AWAY = "the blue cat", "dog"
 

@@ -30,6 +30,8 @@ from tests.small_models import SMALL
 from tests.test_families import ASKED, AWAY, CFG, SEED, SIDE, STEPS, TEXT, near, start
 from tests.test_families import pipeline as family_pipeline
 
+pytestmark = pytest.mark.usefixtures("packed_as_large_ones")
+
 BLOCKS = {
     "down_blocks.0.attentions.0": "input_blocks.1.1",
     "mid_block.attentions.0": "middle_block.1",

@@ -24,6 +24,8 @@ from tests.pickle_files import permission, pickled
 from tests.small_models import SMALL
 from tests.tiny_models import save_weights
 
+pytestmark = pytest.mark.usefixtures("packed_as_large_ones")
+
 WIDTH = 8
 X = noise(1, 5, WIDTH, seed=1)
 

@@ -40,6 +40,8 @@ from tests.test_families import AWAY as AWAY_TEXT
 from tests.test_families import pipeline as family_pipeline
 from tests.test_identification import entries
 
+pytestmark = pytest.mark.usefixtures("packed_as_large_ones")
+
 ENCODER = picture_encoders.tiny()
 DESIGNS = ("base", "plus", "full face")
 FAMILIES = ("SD 1", "SDXL")

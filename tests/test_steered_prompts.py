@@ -23,6 +23,8 @@ from nodes.values import Area, Conditioning, Control, ControlNet, Model, Prompt,
 from tests import control_scenes as scenes
 from tests.control_scenes import checkpoint, control, drawing, near, plainly, sampled, steered, tensor
 
+pytestmark = pytest.mark.usefixtures("packed_as_large_ones")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,6 +14,8 @@ from tests import control_scenes as scenes
 from tests.control_scenes import checkpoint, control, near, piped, plainly, quiet, sampled, steered, tensor
 from tests.small_models import SMALL
 
+pytestmark = pytest.mark.usefixtures("packed_as_large_ones")
+
 PIPELINES = {
     "full_adapter": ("SD 1", "StableDiffusionAdapterPipeline"),
     "light_adapter": ("SD 1 of three levels", "StableDiffusionAdapterPipeline"),

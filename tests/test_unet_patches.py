@@ -39,6 +39,8 @@ from nodes.unet_patches import free_u as free_u_node
 from nodes.values import Conditioning, Latent, Model, Prompt, Weights
 from tests import tiny_models
 
+pytestmark = pytest.mark.usefixtures("packed_as_large_ones")
+
 MODEL = Model(Weights(Path("none"), "toy", "toy"))
 X, CONTEXT = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1)), torch.ones(2, 3, 8)
 TIME = torch.tensor(500)
