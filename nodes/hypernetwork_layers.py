@@ -42,12 +42,12 @@ class _Norm(_Linear):
 def apply_hypernetwork(view: Module, patch: Hypernetwork) -> None:
     """Put it before the keys and values of all attention of its widths. The modules are the view's own."""
     plan, files = read_plan(patch.file.path), OpenWeights()
+    like = next(each for each in view.parameters() if not each.is_meta)  # weights that are in order tell no device
     for module in list(view.modules()):
         for side, name in enumerate(("to_k", "to_v")):
             projection = getattr(module, name, None)
             layers = plan.pairs.get(_width(projection)) if isinstance(projection, Module) else None
             if layers is not None:
-                like = next(cast(Module, projection).parameters())
                 made = _layers(plan, layers[side], patch, files, like)
                 setattr(module, name, Nudged(cast(Module, projection), made, patch.strength))
 
