@@ -16,9 +16,10 @@ WORKFLOW = Document.of({})
 
 
 async def work(database: Database, name: str) -> None:
-    """Claim jobs and finish them until all are over."""
+    """Claim jobs and finish them until all are over, and standard input is: more may come as long as it is open."""
     queue, history = JobQueue(database), JobHistory(database)
-    while (await history.counts()).unfinished:
+    no_more = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+    while not no_more.done() or (await history.counts()).unfinished:
         claim = await queue.claim(name)
         if claim is None:
             await asyncio.sleep(0.01)
