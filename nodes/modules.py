@@ -41,6 +41,7 @@ NODE_MODULES = (
     "schedules",
     "text",
     "tiled_vae",
+    "transformer_prompts",
     "transparency",
     "unclip",
     "unet_patches",

@@ -220,6 +220,7 @@ class Prompt:
     alone (with `area_from_mask`: about the rectangle around its mask), from `start` to `end` of the sampling (0…1).
     `controls` steer it together; with `shares_controls` they steer prompts of other sides that have none, too.
     `grounding` says what is where. `label` is what an unCLIP network is told of `pictures`, made when it is asked.
+    `guidance` is how strongly a network that was distilled from guided ones is told to follow it; None: it is not told.
     """
 
     tokens: Float[Tensor, "batch tokens width"]
@@ -238,6 +239,7 @@ class Prompt:
     pictures: tuple[PicturePrompt, ...] = ()
     grounding: Grounding | None = None
     label: Float[Tensor, "1 numbers"] | None = None
+    guidance: float | None = 3.5
 
     @property
     def nbytes(self) -> int:

@@ -31,7 +31,7 @@ def test_no_node_is_listed_twice_and_reasons_are_for_nodes_that_are_absent():
 def test_the_table_tells_what_is_here_from_what_is_not_and_why():
     lines = table(["KSampler", "MyOwnNode"]).splitlines()
     assert "| `KSampler` | yes | |" in lines and "| `VAEDecode` | no | Not yet. |" in lines
-    assert "| `FluxGuidance` | no | For Flux, whose networks are not read yet. |" in lines
+    assert "| `QuadrupleCLIPLoader` | no | For HiDream, whose networks are not read yet. |" in lines
     assert lines[-1] == "- `MyOwnNode`"
 
 
