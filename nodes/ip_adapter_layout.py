@@ -92,7 +92,7 @@ def _of_resampler(name: str) -> tuple[Place, ...]:
     _, number, inner = name.split(".", 2)
     module, _, kind = inner.rpartition(".")
     if module in ("attn.to_k", "attn.to_v"):
-        return (Place(f"layers.{number}.0.to_kv.weight", module == "attn.to_v", 2),)
+        return (Place(f"layers.{number}.0.to_kv.weight", (1, 1), (int(module == "attn.to_v"),)),)
     return (Place(f"layers.{number}.{_BLOCK.get(module, module)}.{kind}"),)
 
 

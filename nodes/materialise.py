@@ -342,7 +342,7 @@ def _read(
 
 
 def _taken(tensor: Tensor, place: Place) -> Tensor:
-    rows = len(tensor) // place.parts if place.parts > 1 else 0
-    part = tensor.narrow(0, place.part * rows, rows) if rows else tensor
+    parts = [] if place.whole else [tensor.narrow(0, *span) for span in place.spans(len(tensor))]
+    part = tensor if place.whole else parts[0] if len(parts) == 1 else torch.cat(parts)
     # Contiguous, so that kernels add up in the same order as from a file that has it so.
     return part.t().contiguous() if place.turned else part

@@ -107,7 +107,7 @@ def checkpoint_tensors(model: Model, clip: Clip, vae: Vae) -> Iterator[Saved]:
         opened = _is_open(encoder.weights)
         start = f"conditioner.embedders.{at}." if encoder.second or at or encoder.projected else "cond_stage_model."
         found = clip_tensors(encoder)
-        for each in _as_open_clip(found) if opened else found:
+        for each in in_places(found, lambda name: open_clip_places(name)[0]) if opened else found:
             yield each._replace(name=f"{start}{'model' if opened else 'transformer'}.{each.name}")
 
 
@@ -127,20 +127,28 @@ def _is_open(weights: Weights) -> bool:
     return naming_of(_shapes(weights, TEXT_ENCODER)) == "openclip"
 
 
-def _as_open_clip(tensors: Iterable[Saved]) -> Iterator[Saved]:
-    """Tensors of a text encoder as OpenCLIP keeps them: queries, keys and values in one, the projection turned."""
+def in_places(tensors: Iterable[Saved], place_of: Callable[[str], Place]) -> Iterator[Saved]:
+    """Tensors as another layout keeps them, where several may be shares of one: queries, keys and values."""
     parts: dict[str, list[tuple[Place, Saved]]] = {}
     for each in tensors:
-        place = open_clip_places(each.name)[0]
+        place = place_of(each.name)
         parts.setdefault(place.name, []).append((place, each))
     for name, found in parts.items():
-        found.sort(key=lambda part: part[0].part)
         place, first = found[0]
-        shape = (first.shape[0] * len(found), *first.shape[1:])
+        shape = (sum(each.shape[0] for _, each in found), *first.shape[1:]) if first.shape else ()
 
-        def read(found: list[tuple[Place, Saved]] = found, turned: bool = place.turned) -> Tensor:
-            whole = torch.cat([each.read() for _, each in found])
-            return whole.t() if turned else whole
+        def read(found: list[tuple[Place, Saved]] = found) -> Tensor:
+            place, first = found[0]
+            if place.whole:
+                return first.read().t() if place.turned else first.read()
+            shares: dict[int, Tensor] = {}
+            for place, each in found:
+                tensor, start = each.read(), 0
+                unit = len(tensor) // sum(place.shares[at] for at in place.taken)
+                for at in place.taken:
+                    shares[at] = tensor.narrow(0, start, unit * place.shares[at])
+                    start += unit * place.shares[at]
+            return torch.cat([shares[at] for at in sorted(shares)])
 
         yield Saved(name, tuple(reversed(shape)) if place.turned else shape, first.dtype, read)
 

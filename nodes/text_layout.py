@@ -115,7 +115,7 @@ def open_clip_layer(name: str, start: str = "") -> Place:
     block = f"{start}transformer.resblocks.{number}"
     third = module.removeprefix("self_attn.")
     if third in _THIRDS:
-        return Place(f"{block}.attn.in_proj_{kind}", _THIRDS.index(third), len(_THIRDS))
+        return Place(f"{block}.attn.in_proj_{kind}", (1,) * len(_THIRDS), (_THIRDS.index(third),))
     return Place(f"{block}.{_OPEN_LAYER.get(module, module)}.{kind}")
 
 

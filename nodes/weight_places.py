@@ -11,16 +11,33 @@ Shapes = Mapping[str, Shape]
 
 
 class Place(NamedTuple):
-    """A tensor of a file, or share number `part` of `parts` equal shares of its rows; `turned`: transposed."""
+    """A tensor of a file, or some shares of its rows; `turned`: transposed.
+
+    The rows are in shares of these lengths, relative to one another, of which those with the numbers `taken` follow one
+    another in this order.
+    """
 
     name: str
-    part: int = 0
-    parts: int = 1
+    shares: tuple[int, ...] = (1,)
+    taken: tuple[int, ...] = (0,)
     turned: bool = False
 
+    @property
+    def whole(self) -> bool:
+        """Whether all rows are taken as they are."""
+        return len(self.shares) == 1
+
+    def spans(self, rows: int) -> list[tuple[int, int]]:
+        """Where each share that is taken begins among the rows of the file, and how many rows it has."""
+        unit = rows // sum(self.shares)
+        return [(unit * sum(self.shares[:at]), unit * self.shares[at]) for at in self.taken]
+
     def shape(self, found: Shape) -> Shape:
-        """The shape that comes of a tensor of shape `found`."""
-        rows = (found[0] // self.parts, *found[1:]) if self.parts > 1 and found else found
+        """The shape that comes of a tensor of shape `found`; that of the tensor itself if it has no such shares."""
+        if self.whole or not found or found[0] % sum(self.shares):
+            rows = found
+        else:
+            rows = (sum(length for _, length in self.spans(found[0])), *found[1:])
         return tuple(reversed(rows)) if self.turned else rows
 
 
