@@ -12,6 +12,7 @@ from nodes.ip_adapter_layout import ATTENTION, FACE_ID, PICTURES, design_of, is_
 from nodes.picture_encoder_layout import TRANSFORMERS_MARK, picture_encoder_name, picture_encoder_part
 from nodes.safetensors_header import TensorEntry
 from nodes.t2i_adapter_layout import adapter_plan
+from nodes.t5_layout import is_t5, t5_plan
 from nodes.text_layout import OPEN_WIDTH, PROJECTION, naming_of, text_plan
 from nodes.unet_layout import ORIGINAL_MARK, SIZE_WIDTH, unet_plan
 from nodes.vae_layout import vae_plan
@@ -43,9 +44,14 @@ TEXT_PREFIXES = (
     "conditioner.embedders.1.model.",
     "text_encoder.",
     "text_encoder_2.",
+    "text_encoder_3.",
+    "text_encoders.clip_l.transformer.",
+    "text_encoders.clip_g.transformer.",
+    "text_encoders.t5xxl.transformer.",
     "clip_l.transformer.",
     "clip_g.transformer.",
     "clip_h.transformer.",
+    "t5xxl.transformer.",
     "",
 )
 
@@ -71,6 +77,7 @@ LORA_ENDS = (
     *(".hada_w1_a", ".lokr_w1", ".lokr_w1_a", ".dora_scale", ".oft_blocks", "_lora.down.weight"),
     *("_lora.up.weight", ".b1.weight"),
 )
+T5_XXL_WIDTH = 4096
 _TEXT_WIDTHS: Mapping[int, Family] = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1280: "SDXL refiner"}
 
 
@@ -166,7 +173,7 @@ def _unet_or_checkpoint(entries: Mapping[str, TensorEntry]) -> Identified:
     family, variant = family_of(config), variant_of(config)
     layout = "original layout" if ORIGINAL_MARK in shapes else "diffusers layout"
     vae = next((start for start in VAE_PREFIXES if start and _is(vae_plan, shapes_below(entries, start))), None)
-    texts = tuple(start for start in TEXT_PREFIXES if start and naming_of(shapes_below(entries, start)))
+    texts = tuple(start for start in TEXT_PREFIXES if start and _is_text(shapes_below(entries, start)))
     if vae is None and not texts:
         return Identified("U-Net", layout, family, variant, unet=prefix)
     notes = tuple(
@@ -206,16 +213,29 @@ def _vae(entries: Mapping[str, TensorEntry]) -> Identified:
     raise NotThisNetwork("it holds no tensors")
 
 
+def _is_text(shapes: Shapes) -> bool:
+    return naming_of(shapes) is not None or is_t5(shapes)
+
+
 def _text_encoder(entries: Mapping[str, TensorEntry]) -> Identified:
-    found = [prefix for prefix in TEXT_PREFIXES if naming_of(shapes_below(entries, prefix))]
+    found = [prefix for prefix in TEXT_PREFIXES if _is_text(shapes_below(entries, prefix))]
     if not found:
         text_plan(shapes_below(entries, ""))
-    shapes = shapes_below(entries, found[0])
+    every = [shapes_below(entries, prefix) for prefix in found]
+    naming = "OpenCLIP's names" if naming_of(every[0]) == "openclip" else "transformers' names"
+    notes = tuple(note for shapes in every for note in _text_notes(shapes))
+    return Identified("text encoder", naming, texts=tuple(found), notes=notes)
+
+
+def _text_notes(shapes: Shapes) -> tuple[str, ...]:
+    """Which text encoder it is. Raises NotThisNetwork."""
+    if is_t5(shapes):
+        width = t5_plan(shapes).config["d_model"]
+        return ("T5-XXL" if width == T5_XXL_WIDTH else f"T5, {width} wide",)
     width = text_plan(shapes).config["hidden_size"]
-    naming = "OpenCLIP's names" if naming_of(shapes) == "openclip" else "transformers' names"
     name = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "CLIP-G"}.get(width, f"{width} wide")
     projection = "with" if {PROJECTION, "text_projection"} & set(shapes) else "without"
-    return Identified("text encoder", naming, texts=(found[0],), notes=(name, f"{projection} a projection"))
+    return name, f"{projection} a projection"
 
 
 def text_family(width: int) -> Family:
