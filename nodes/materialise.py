@@ -17,17 +17,18 @@ from torch import dtype as DType
 from torch.nn import Module
 
 from graph.collector import collector_paused
+from nodes import flux_layout, sd3_layout
 from nodes.halved_convolutions import halve_convolutions
 from nodes.learned_words import with_room
 from nodes.model_errors import ModelError
 from nodes.model_folders import TEXT_STEM, UNET_STEM, VAE_STEM, weight_files
 from nodes.narrow_weights import compute_in_float32, is_narrow
+from nodes.network_layout import network_plan
 from nodes.open_weights import OpenWeights
 from nodes.packed_layers import Packing, Scratch, compute_directly, packing
 from nodes.patched_weights import Change, Other, changes
 from nodes.precision import Precision, PrecisionName
 from nodes.text_layout import text_plan, transformers_places, unused
-from nodes.unet_layout import unet_plan
 from nodes.vae_layout import diffusers_places, vae_plan
 from nodes.values import Weights
 from nodes.weight_files import read_header
@@ -61,16 +62,23 @@ class Kind:
     merged: "Kind | None" = None
 
 
-UNET = Kind(UNET_STEM, unet_plan, lambda name: (Place(name),))
+UNET = Kind(UNET_STEM, network_plan, lambda name: (Place(name),))
 VAE = Kind(VAE_STEM, vae_plan, diffusers_places)
 TEXT_ENCODER = Kind(TEXT_STEM, text_plan, transformers_places, unused)
 
 
 def load_unet(weights: Weights, precision: Precision, device: Device) -> Module:
+    """A denoising network: a U-Net, or a transformer, as its configuration says."""
     with collector_paused():
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+        match _plan(weights, UNET).config.get("_class_name"):
+            case sd3_layout.CLASS:
+                from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel as Network
+            case flux_layout.CLASS:
+                from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel as Network
+            case _:
+                from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel as Network
 
-    return load_network(weights, UNET, cast(Any, UNet2DConditionModel).from_config, precision, device)
+    return load_network(weights, UNET, cast(Any, Network).from_config, precision, device)
 
 
 def load_vae(weights: Weights, precision: Precision, device: Device) -> Module:

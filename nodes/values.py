@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 Variant = Literal["plain", "inpainting", "pix2pix", "unCLIP"]
 """What a network takes beside the noisy latent: nothing; a mask and a picture without the masked area; a picture; what
 CLIP says of a picture."""
-Told = Literal["nothing", "sizes", "sizes and score"]
-"""What a network is told beside the states of a text: nothing; with its pooled state, SDXL's sizes or the refiner's."""
+Architecture = Literal["U-Net", "SD 3", "Flux"]
+"""Which kind of network denoises: a U-Net, or a diffusion transformer of one of these families."""
+Told = Literal["nothing", "sizes", "sizes and score", "pooled", "pooled and guidance"]
+"""What a network is told beside the states of a text: nothing; with its pooled state, SDXL's sizes or the refiner's;
+that state alone; or with it how strongly to follow the text."""
 Scale = float | tuple[float, ...]
 """One number, or one for each channel of a latent."""
 Prediction = Literal["epsilon", "v_prediction", "sample", "edm", "img_to_img", "lcm", "flow", "cosmos_rflow"]
@@ -95,7 +98,8 @@ class Model(Value, kind="MODEL"):
     models. `guidance` are rules that change how it is guided, applied in their order;
     `network_patches` change how its network computes. `picture_statistics` are the mean and the spread of what CLIP
     says of pictures, where the network is told that. With `differential` (0…1, the strength), a noise mask says from
-    when on a pixel may change: the whiter, the sooner. Its network computes in `precision`, where that is stated.
+    when on a pixel may change: the whiter, the sooner. Its network, of an `architecture`, computes in `precision`,
+    where that is stated.
     """
 
     weights: Weights
@@ -118,6 +122,15 @@ class Model(Value, kind="MODEL"):
     picture_statistics: Weights | None = None
     differential: float | None = None
     precision: Literal["fp32", "bf16", "fp16"] | None = None
+    architecture: Architecture = "U-Net"
+
+
+Tower = Literal["CLIP-L", "CLIP-H", "CLIP-G", "T5"]
+"""Which text encoder: OpenAI's CLIP, OpenCLIP's of Stable Diffusion 2 or of SDXL, or the encoder of a T5."""
+Joined = Literal["side by side", "SD 3", "Flux"]
+"""What is made of the states of several text encoders. Side by side: all that a token has, as many as the shorter has,
+and the last one's pooled state. SD 3: those of both CLIPs side by side, filled up with zeros and followed by T5's, and
+both pooled states. Flux: T5's states, and CLIP's pooled one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +139,7 @@ class Clip(Value, kind="CLIP"):
 
     `normed`: its states go through the final norm, whichever layer they are from. `left_out` layers at the end are in
     no file, and count all the same. A chunk is filled up with the token `pad`, or the tokenizer's own. `projected`: the
-    pooled state is. Where there is a `second` encoder, its states are appended to this one's, and pooled are its own.
+    pooled state is. `further` encoders, which have no further ones themselves, work with this one; how, `joined` says.
     """
 
     weights: Weights
@@ -136,7 +149,14 @@ class Clip(Value, kind="CLIP"):
     left_out: int = 0
     pad: int | None = None
     projected: bool = False
-    second: Clip | None = None
+    tower: Tower = "CLIP-L"
+    further: tuple[Clip, ...] = ()
+    joined: Joined = "side by side"
+
+    @property
+    def encoders(self) -> tuple[Clip, ...]:
+        """This encoder, and the further ones."""
+        return (self, *self.further)
 
 
 @dataclass(frozen=True, slots=True)

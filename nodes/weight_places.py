@@ -103,3 +103,17 @@ def _renamed(name: str, table: Mapping[str, str]) -> str:
         if start is not None:
             return ".".join((start, *parts[end:]))
     return name
+
+
+def tabulated(modules: Mapping[str, Place]) -> dict[str, Place]:
+    """Where the weights and biases of modules lie, of which the places are given."""
+    return {
+        f"{module}.{kind}": place._replace(name=f"{place.name}.{kind}")
+        for module, place in modules.items()
+        for kind in ("weight", "bias")
+    }
+
+
+def placed(shapes: Shapes, table: Mapping[str, Place]) -> dict[str, Shape]:
+    """The shapes of a file's tensors by the names that a table has for their places."""
+    return {name: place.shape(shapes[place.name]) for name, place in table.items() if place.name in shapes}

@@ -128,9 +128,11 @@ def _attention(name: str, width: int, depth: int, of: Unet) -> Shapes:
     return shapes | project(f"{name}.proj_out", width, width)
 
 
-def vae(channels: int = 128, multipliers: tuple[int, ...] = (1, 2, 4, 4), blocks: int = 2) -> Shapes:
+def vae(channels: int = 128, multipliers: tuple[int, ...] = (1, 2, 4, 4), blocks: int = 2, latent: int = 4) -> Shapes:
+    """An autoencoder; those of 16 latent channels have no further convolutions around the latent."""
     widths = [channels * multiplier for multiplier in multipliers]
-    shapes = conv("quant_conv", 8, 8, 1) | conv("post_quant_conv", 4, 4, 1)
+    around = conv("quant_conv", 2 * latent, 2 * latent, 1) | conv("post_quant_conv", latent, latent, 1)
+    shapes = around if latent == 4 else {}
     width = channels
     shapes |= conv("encoder.conv_in", width, 3)
     for level, wider in enumerate(widths):
@@ -139,8 +141,10 @@ def vae(channels: int = 128, multipliers: tuple[int, ...] = (1, 2, 4, 4), blocks
             width = wider
         if level + 1 < len(widths):
             shapes |= conv(f"encoder.down.{level}.downsample.conv", width, width)
-    shapes |= _vae_middle("encoder", width) | norm("encoder.norm_out", width) | conv("encoder.conv_out", 8, width)
-    shapes |= conv("decoder.conv_in", width, 4) | _vae_middle("decoder", width)
+    shapes |= (
+        _vae_middle("encoder", width) | norm("encoder.norm_out", width) | conv("encoder.conv_out", 2 * latent, width)
+    )
+    shapes |= conv("decoder.conv_in", width, latent) | _vae_middle("decoder", width)
     for level in reversed(range(len(widths))):
         for block in range(blocks + 1):
             shapes |= _vae_resnet(f"decoder.up.{level}.block.{block}", width, widths[level])
