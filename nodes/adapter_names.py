@@ -13,7 +13,7 @@ from nodes.unet_layout import (
     unet_config,
     unet_names,
 )
-from nodes.values import Weights
+from nodes.values import Clip, Weights
 from nodes.weight_files import read_header
 from nodes.weight_patches import Part
 from nodes.weight_places import NotThisNetwork, Shape, Shapes, shapes_below
@@ -66,6 +66,15 @@ _TEXT_STARTS: Mapping[Part, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "second text encoder": (("lora_te2_",), ("text_encoder_2.",)),
 }
 """How names of each start, those that are joined by underscores and those with dots."""
+
+
+def text_part(clip: Clip, encoder: Clip) -> Part | None:
+    """Which part of a model one of its text encoders is, as files name them; None for a T5, which none changes."""
+    if encoder.tower == "T5":
+        return None
+    if not clip.further:
+        return "only text encoder"
+    return "second text encoder" if encoder.tower == "CLIP-G" else "first text encoder"
 
 
 @dataclass(frozen=True, slots=True)

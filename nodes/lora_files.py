@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from nodes.adapter_names import canonical_shapes, original_names
+from nodes.adapter_names import canonical_shapes, original_names, text_part
 from nodes.materialise import TEXT_ENCODER, UNET, weights_of
 from nodes.maths.low_rank import low_rank
+from nodes.model_errors import ModelError
 from nodes.model_files import Saved
 from nodes.values import Clip, Model, Weights
 from nodes.weight_patches import Part
@@ -23,11 +24,11 @@ def lora_tensors(model: Model | None, clip: Clip | None, rank: int | None, *, bi
     """
     if model is not None:
         yield from _of_network(model.weights, "U-Net", rank, biases)
-    encoders = [] if clip is None else [clip, *([clip.second] if clip.second else [])]
-    for at, encoder in enumerate(encoders):
-        part: Part = (
-            "only text encoder" if len(encoders) == 1 else "second text encoder" if at else "first text encoder"
-        )
+    for encoder in () if clip is None else clip.encoders:
+        part = text_part(clip or encoder, encoder)
+        if part is None:
+            advice = "Take the difference of the other text encoders, loaded with CLIPLoader."
+            raise ModelError(encoder.weights.path, "a LoRA for a T5 cannot be written", advice)
         yield from _of_network(encoder.weights, part, rank, biases)
 
 

@@ -14,7 +14,7 @@ from graph.identity import content_identity
 from graph.literals import Widget
 from graph.node import node
 from graph.values import INJECTED
-from nodes.adapter_names import canonical_shapes, read_adapters, spellings, unet_family
+from nodes.adapter_names import canonical_shapes, read_adapters, spellings, text_part, unet_family
 from nodes.adapter_shapes import extent
 from nodes.identification import Identified, identify
 from nodes.model_errors import ModelError
@@ -86,19 +86,19 @@ def _of_model(model: Model, strength: float) -> Target:
 
 
 def _of_clip(clip: Clip, strength: float) -> list[Target]:
-    if clip.second is None:
-        return [Target("only text encoder", clip.weights, strength)]
     return [
-        Target("first text encoder", clip.weights, strength),
-        Target("second text encoder", clip.second.weights, strength),
+        Target(part, encoder.weights, strength)
+        for encoder in clip.encoders
+        if (part := text_part(clip, encoder)) is not None
     ]
 
 
 def _with_encoders(clip: Clip, found: Mapping[Part, Weights]) -> Clip:
-    if clip.second is None:
-        return replace(clip, weights=found["only text encoder"])
-    second = replace(clip.second, weights=found["second text encoder"])
-    return replace(clip, weights=found["first text encoder"], second=second)
+    def changed(encoder: Clip) -> Clip:
+        part = text_part(clip, encoder)
+        return encoder if part is None else replace(encoder, weights=found[part])
+
+    return replace(changed(clip), further=tuple(map(changed, clip.further)))
 
 
 def _with_lora(path: Path, name: str, targets: Sequence[Target]) -> dict[Part, Weights]:

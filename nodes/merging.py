@@ -92,7 +92,7 @@ def merged(model1: Model, model2: Model, shares: Shares) -> Model:
 
 def _merged_clip(clip1: Clip, clip2: Clip, shares: Shares) -> Clip:
     """The first text encoder with the second mixed in, and so those beside them. Raises UnlikeNetworks."""
-    firsts, seconds = ([clip, *([clip.second] if clip.second else [])] for clip in (clip1, clip2))
+    firsts, seconds = (clip.encoders for clip in (clip1, clip2))
     widths = [[_width(each, "only text encoder") for each in clips] for clips in (firsts, seconds)]
     if widths[0] != widths[1]:
         told = (
@@ -104,7 +104,7 @@ def _merged_clip(clip1: Clip, clip2: Clip, shares: Shares) -> Clip:
         replace(first, weights=_mixed(first.weights, second.weights, shares))
         for first, second in zip(firsts, seconds, strict=True)
     ]
-    return replace(merged[0], second=merged[1]) if len(merged) > 1 else merged[0]
+    return replace(merged[0], further=tuple(merged[1:]))
 
 
 def _width(clip: Clip, part: Part) -> int:

@@ -99,13 +99,12 @@ def checkpoint_tensors(model: Model, clip: Clip, vae: Vae) -> Iterator[Saved]:
     yield from model_tensors(model)
     yield from _statistics(model)
     yield from (each._replace(name=f"first_stage_model.{each.name}") for each in vae_tensors(vae))
-    encoders = [clip, *([clip.second] if clip.second else [])]
-    for at, encoder in enumerate(encoders):
+    for at, encoder in enumerate(clip.encoders):
         if encoder.left_out:
             advice = "Load the model from a single file."
             raise ModelError(encoder.weights.path, "the text encoder lacks layers that such a file has", advice)
         opened = _is_open(encoder.weights)
-        start = f"conditioner.embedders.{at}." if encoder.second or at or encoder.projected else "cond_stage_model."
+        start = f"conditioner.embedders.{at}." if encoder.further or at or encoder.projected else "cond_stage_model."
         found = clip_tensors(encoder)
         for each in in_places(found, lambda name: open_clip_places(name)[0]) if opened else found:
             yield each._replace(name=f"{start}{'model' if opened else 'transformer'}.{each.name}")

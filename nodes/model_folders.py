@@ -83,7 +83,7 @@ def read_checkpoint(folder: Path, name: str) -> tuple[Model, Clip, Vae]:
         _clip(folder, name, part, tokenizer, text, told)
         for (part, tokenizer), text in zip(index.encoders, texts, strict=True)
     ]
-    clip = replace(clips[0], second=clips[1]) if len(clips) > 1 else clips[0]
+    clip = replace(clips[0], further=tuple(clips[1:]))
     return model, clip, _vae_reference(folder / "vae", name, vae)
 
 
@@ -92,9 +92,10 @@ def _clip(folder: Path, name: str, part: str, tokenizer: str, text: TextConfigur
     weights = part_weights(folder / part, TEXT_STEM, name)
     words = tokenizer_files(folder / tokenizer, name)
     if told != "nothing":
-        return Clip(weights, words, layer=-2, normed=False, projected=part == TEXT_PARTS[1])
+        open = part == TEXT_PARTS[1]
+        return Clip(weights, words, layer=-2, normed=False, projected=open, tower="CLIP-G" if open else "CLIP-L")
     if (text.num_hidden_layers, text.hidden_size) == (OPEN_LAYERS, OPEN_WIDTH):
-        return Clip(weights, words, layer=-2, left_out=1)
+        return Clip(weights, words, layer=-2, left_out=1, tower="CLIP-H")
     return Clip(weights, words)
 
 

@@ -1,6 +1,6 @@
 """Save models, text encoders and autoencoders as they are with all their patches, each carrying its workflow."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,13 @@ from graph.values import INJECTED, Ui
 from nodes.documents import Documents
 from nodes.output_names import place_output, write_atomically
 from nodes.saving import FilenamePrefix
-from nodes.values import Clip, Model, Vae
+from nodes.values import Clip, Model, Tower, Vae
 
 if TYPE_CHECKING:
     from nodes.model_files import Saved
+
+ENDS: Mapping[Tower, str] = {"CLIP-L": "_clip_l", "CLIP-H": "_clip_h", "CLIP-G": "_clip_g", "T5": "_t5xxl"}
+"""How names of files end that hold one of several text encoders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def save_clip(
     """Save a text encoder to the output folder, for CLIPLoader; two that work together, as two files."""
     from nodes.model_files import clip_tensors
 
-    encoders = {"": clip} if clip.second is None else {"_clip_l": clip, "_clip_g": clip.second}
+    encoders = {ENDS[each.tower] if clip.further else "": each for each in clip.encoders}
     return SavedModels(
         tuple(
             write_tensors(lambda each=each: clip_tensors(each), f"{filename_prefix}{end}", folders, documents, {})

@@ -251,9 +251,10 @@ def text_reference(weights: Weights, tokenizer: Weights, family: Family, *, by_o
         case "SD 1":
             return Clip(weights, tokenizer, pad=pad)
         case "SD 2":
-            return Clip(weights, tokenizer, layer=-2, pad=pad)
+            return Clip(weights, tokenizer, layer=-2, pad=pad, tower="CLIP-H")
         case "SDXL" | "SDXL refiner":
-            return Clip(weights, tokenizer, layer=-2, normed=False, pad=pad, projected=not by_openai)
+            tower = "CLIP-L" if by_openai else "CLIP-G"
+            return Clip(weights, tokenizer, layer=-2, normed=False, pad=pad, projected=not by_openai, tower=tower)
 
 
 def together(path: Path, clips: Sequence[Clip]) -> Clip:
@@ -262,7 +263,7 @@ def together(path: Path, clips: Sequence[Clip]) -> Clip:
         case [only]:
             return only
         case [first, second]:
-            return replace(first, second=second)
+            return replace(first, further=(second,))
         case _:
             raise ModelError(path, f"there are {len(clips)} text encoders", "One or two can be used.")
 

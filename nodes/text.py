@@ -43,8 +43,8 @@ def set_last_layer(
     ] = -1,
 ) -> Clip:
     """Take the text encoder's states from an earlier layer (“clip skip”)."""
-    second = clip.second and replace(clip.second, layer=stop_at_clip_layer)
-    return replace(clip, layer=stop_at_clip_layer, second=second)
+    further = tuple(replace(each, layer=stop_at_clip_layer) for each in clip.further)
+    return replace(clip, layer=stop_at_clip_layer, further=further)
 
 
 @node("ConditioningCombine", category="conditioning")

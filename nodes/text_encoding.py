@@ -100,7 +100,7 @@ def encode_prompt(
     """
     import torch
 
-    encoders = [clip, *([clip.second] if clip.second else [])]
+    encoders = clip.encoders
     texts = [text, text if second is None else second]
     words = [_Learned(pool, each, folders, second=at > 0) for at, each in enumerate(encoders)]
     filled = [

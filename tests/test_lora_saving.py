@@ -52,7 +52,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 def networks(model: Model, clip: Clip) -> dict[str, Tensor]:
     found = {f"unet {name}": tensor for name, tensor in POOL.unet(model).state_dict().items()}
-    for each in (clip, *([clip.second] if clip.second else [])):
+    for each in clip.encoders:
         found |= {f"{each.projected} {name}": tensor for name, tensor in POOL.text_encoder(each).state_dict().items()}
     # Words stay what they are.
     return {name: tensor for name, tensor in found.items() if "embedding." not in name or "linear" in name}

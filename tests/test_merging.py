@@ -124,7 +124,7 @@ def test_other_families_are_refused_with_both_names(folders: Folders):
     with pytest.raises(merging.UnlikeNetworks, match=r"'first.safetensors' \(SD 1\) and 'SD 2.safetensors' \(SD 2\)"):
         merging.merge_models(model1, model2, 0.5)
     with pytest.raises(merging.UnlikeNetworks, match=r"\(64 wide\) and .* \(64 wide and 64 wide\)"):
-        merging.merge_clips(clip1, Clip(clip1.weights, clip1.tokenizer, second=clip1), 0.5)
+        merging.merge_clips(clip1, Clip(clip1.weights, clip1.tokenizer, further=(clip1,)), 0.5)
 
 
 def test_every_block_has_a_ratio_of_its_own_by_the_longest_start_of_its_name(folders: Folders):

@@ -59,13 +59,12 @@ def test_both_text_encoders_are_saved(folders: Folders):
     clip = load_checkpoint("SDXL.safetensors", folders)[1]
     first, second = save_clip(clip, "text_encoders/own", folders, DOCUMENTS).paths
     assert [path.name for path in (first, second)] == ["own_clip_l_00001_.safetensors", "own_clip_g_00001_.safetensors"]
-    assert clip.second is not None
-    for path, encoder in ((first, clip), (second, clip.second)):
+    for path, encoder in zip((first, second), clip.encoders, strict=True):
         written, expected = tiny_models.load_weights(path), POOL.text_encoder(encoder).state_dict()
         bare = {name.removeprefix("text_model."): tensor for name, tensor in written.items()}
         assert all(torch.equal(bare[name.removeprefix("text_model.")], tensor) for name, tensor in expected.items())
     loaded = load_two_clips(first.name, second.name, folders=folders)
-    assert loaded.second is not None and loaded.second.weights.name == second.name
+    assert [each.weights.name for each in loaded.further] == [second.name]
 
 
 @pytest.mark.parametrize("name", ["SD 2.safetensors", "SD 2"])
@@ -83,9 +82,8 @@ def test_a_whole_checkpoint_is_saved(folders: Folders, name: str):
     same(POOL.unet(loaded.MODEL), POOL.unet(model))
     same(POOL.vae(loaded.VAE), POOL.vae(vae))
     same(POOL.text_encoder(loaded.CLIP), POOL.text_encoder(clip))
-    assert (loaded.CLIP.second is None) == (clip.second is None)
-    if loaded.CLIP.second and clip.second:
-        same(POOL.text_encoder(loaded.CLIP.second), POOL.text_encoder(clip.second))
+    for ours, theirs in zip(loaded.CLIP.further, clip.further, strict=True):
+        same(POOL.text_encoder(ours), POOL.text_encoder(theirs))
     assert loaded.MODEL.prediction == model.prediction
 
 

@@ -77,7 +77,7 @@ def test_the_shorter_of_two_texts_is_filled_up_with_empty_chunks(folders: Folder
 
 def test_one_text_encoder_is_used_as_its_family_does(folders: Folders):
     clip = load_clip("l.safetensors", folders=folders)
-    assert (clip.layer, clip.normed, clip.second) == (-1, True, None)
+    assert (clip.layer, clip.normed, clip.further) == (-1, True, ())
     with pytest.raises(ValueError, match="type flux: text encoders of this family are not supported; expected sdxl"):
         load_two_clips("l.safetensors", "g.safetensors", type="flux", folders=folders)
 
