@@ -113,7 +113,7 @@ def flux_places(doubles: int, singles: int, shares: tuple[int, ...]) -> dict[str
 
 def _config(shapes: Shapes) -> dict[str, Any]:
     """diffusers' configuration of a transformer whose shapes are given by diffusers' names. Raises NotThisNetwork."""
-    width, channels = shape_of(shapes, "x_embedder.weight", 2)
+    width, channels = shape_of(shapes, "x_embedder.weight", 2)[:2]
     head = shape_of(shapes, "transformer_blocks.0.attn.norm_q.weight", 1)[0]
     turn = head // 8
     return {

@@ -5,25 +5,26 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nodes import control_layout
+from nodes import control_layout, flux_layout, sd3_layout
 from nodes.control_layout import DIFFERENCE_MARK, UNION_MARK, controlnet_plan
 from nodes.gligen_layout import gligen_plan
 from nodes.ip_adapter_layout import ATTENTION, FACE_ID, PICTURES, design_of, is_for_faces, key_shapes
+from nodes.network_layout import architecture_of, network_plan
 from nodes.picture_encoder_layout import TRANSFORMERS_MARK, picture_encoder_name, picture_encoder_part
 from nodes.safetensors_header import TensorEntry
 from nodes.t2i_adapter_layout import adapter_plan
 from nodes.t5_layout import is_t5, t5_plan
 from nodes.text_layout import OPEN_WIDTH, PROJECTION, naming_of, text_plan
-from nodes.unet_layout import ORIGINAL_MARK, SIZE_WIDTH, unet_plan
+from nodes.unet_layout import ORIGINAL_MARK, SIZE_WIDTH
 from nodes.vae_layout import vae_plan
-from nodes.values import Variant
+from nodes.values import Architecture, Variant
 from nodes.weight_places import NotThisNetwork, Shapes, shapes_below
 
 Kind = Literal[
     "checkpoint", "U-Net", "VAE", "text encoder", "LoRA", "ControlNet", "T2I-Adapter", "embedding", "CLIP vision",
-    "IP-Adapter", "GLIGEN", "hypernetwork",
+    "IP-Adapter", "GLIGEN", "hypernetwork", "diffusion transformer",
 ]  # fmt: skip
-Family = Literal["SD 1", "SD 2", "SDXL", "SDXL refiner"]
+Family = Literal["SD 1", "SD 2", "SDXL", "SDXL refiner", "SD 3", "Flux"]
 
 VARIANTS: Mapping[int, Variant] = {4: "plain", 9: "inpainting", 8: "pix2pix"}
 """By the number of channels that a U-Net takes."""
@@ -34,7 +35,9 @@ HYPERNETWORK_LAYER = re.compile(r"(\d+)\.[01]\.linear\.?\d+\.")
 CONTROL_PREFIXES = ("control_model.", "")
 CONTROL_MARKS = {control_layout.ORIGINAL_MARK, control_layout.DIFFUSERS_MARK}
 CONTROL_LORA_MARK = "lora_controlnet"
+ORIGINAL_MARKS = {ORIGINAL_MARK, sd3_layout.ORIGINAL_MARKS[0], flux_layout.ORIGINAL_MARKS[0]}
 UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.", "")
+LATENT_CHANNELS = (4, 16)
 VAE_PREFIXES = ("first_stage_model.", "vae.", "")
 TEXT_PREFIXES = (
     "cond_stage_model.transformer.",
@@ -55,15 +58,25 @@ TEXT_PREFIXES = (
     "",
 )
 
+INPUTS: Mapping[Architecture, int] = {"SD 3": 16, "Flux": 64}
+"""How many channels transformers take that are shown nothing beside the noisy latent; Flux's are of 2 x 2 pixels."""
+
 FOREIGN = {
-    "joint_blocks.0.context_block.attn.qkv.weight": "Stable Diffusion 3",
-    "double_blocks.0.img_attn.proj.weight": "Flux",
     "down_blocks.0.0.channelwise.0.weight": "Stable Cascade",
     "input_blocks.1.0.time_stack.in_layers.0.weight": "Stable Video Diffusion",
     "blocks.0.cross_attn.k_img.weight": "Wan",
+    "distilled_guidance_layer.in_proj.weight": "Chroma",
+    "double_stream_modulation_img.lin.weight": "Flux 2",
+    "double_stream_modulation_img.linear.weight": "Flux 2",
+    "txt_in.individual_token_refiner.blocks.0.self_attn_qkv.weight": "HunyuanVideo",
+    "txt_in.individual_token_refiner.blocks.0.self_attn.qkv.weight": "HunyuanVideo",
+    "transformer_blocks.0.img_mod.1.weight": "Qwen-Image",
+    "double_layers.0.attn.w1q.weight": "AuraFlow",
+    "double_blocks.0.img_attn.proj.weight": "a relative of Flux",
+    "joint_blocks.0.context_block.attn.qkv.weight": "a relative of Stable Diffusion 3",
     "transformer_blocks.0.attn.add_k_proj.weight": "a diffusion transformer",
 }
-"""One weight of each of the families that are known and not supported."""
+"""One weight of each of the families that are known and not supported; relatives of those that are come last."""
 
 LORA_ENDS = (
     *(
@@ -166,20 +179,44 @@ def variant_of(config: Mapping[str, Any]) -> Variant:
 
 def _unet_or_checkpoint(entries: Mapping[str, TensorEntry]) -> Identified:
     prefix, shapes = _part(entries, UNET_PREFIXES, lambda found: ORIGINAL_MARK in found)
+    architecture = architecture_of(shapes)
     for mark, name in FOREIGN.items():
-        if mark in shapes:
+        if mark in shapes and architecture == "U-Net":
             raise NotThisNetwork(f"it is {name}, which is not supported")
-    config = unet_plan(shapes).config
-    family, variant = family_of(config), variant_of(config)
-    layout = "original layout" if ORIGINAL_MARK in shapes else "diffusers layout"
+    config = network_plan(shapes).config
+    if architecture == "U-Net":
+        family, variant = family_of(config), variant_of(config)
+    else:
+        family, variant = _transformer_family(architecture, config), "plain"
+    layout = "original layout" if ORIGINAL_MARKS & set(shapes) else "diffusers layout"
     vae = next((start for start in VAE_PREFIXES if start and _is(vae_plan, shapes_below(entries, start))), None)
     texts = tuple(start for start in TEXT_PREFIXES if start and _is_text(shapes_below(entries, start)))
     if vae is None and not texts:
-        return Identified("U-Net", layout, family, variant, unet=prefix)
+        kind: Kind = "U-Net" if architecture == "U-Net" else "diffusion transformer"
+        return Identified(kind, layout, family, variant, prefix, notes=_of_guidance(architecture, config))
     notes = tuple(
         note for missing, note in ((vae is None, "without a VAE"), (not texts, "without a text encoder")) if missing
     )
+    notes += _of_guidance(architecture, config)
     return Identified("checkpoint", layout, family, variant, prefix, vae, texts, notes)
+
+
+def _transformer_family(architecture: Literal["SD 3", "Flux"], config: Mapping[str, Any]) -> Family:
+    """The family of a transformer that takes no more than a noisy latent. Raises NotThisNetwork."""
+    channels = config["in_channels"]
+    if channels != INPUTS[architecture]:
+        raise NotThisNetwork(
+            f"its network is one of {architecture} that takes {channels} channels instead of {INPUTS[architecture]}, "
+            "to be shown pictures, which is not supported"
+        )
+    return architecture
+
+
+def _of_guidance(architecture: Architecture, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Whether a network of Flux is told how strongly to follow the text."""
+    if architecture != "Flux":
+        return ()
+    return ("told a guidance, as dev is" if config["guidance_embeds"] else "told no guidance, as schnell is",)
 
 
 def _part(
@@ -206,8 +243,9 @@ def _vae(entries: Mapping[str, TensorEntry]) -> Identified:
         shapes = shapes_below(entries, prefix)
         if shapes and (_is(vae_plan, shapes) or not prefix):
             config = vae_plan(shapes).config
-            if config["latent_channels"] != 4:
-                raise NotThisNetwork(f"its latents have {config['latent_channels']} channels; supported are 4")
+            if config["latent_channels"] not in LATENT_CHANNELS:
+                known = " and ".join(map(str, LATENT_CHANNELS))
+                raise NotThisNetwork(f"its latents have {config['latent_channels']} channels; supported are {known}")
             layout = "original layout" if "encoder.down.0.block.0.conv1.weight" in shapes else "diffusers layout"
             return Identified("VAE", layout, vae=prefix)
     raise NotThisNetwork("it holds no tensors")

@@ -37,7 +37,7 @@ def describe(path: Path) -> Description:
         lines.append(f"its names: {', '.join(sorted(header.entries)[:SHOWN])} …")
     else:
         named = {
-            "U-Net": found.unet,
+            "transformer" if found.family in ("SD 3", "Flux") else "U-Net": found.unet,
             "VAE": found.vae,
             "control": found.control,
             **{f"text encoder {i + 1}": t for i, t in enumerate(found.texts)},

@@ -84,7 +84,7 @@ def sd3_places(blocks: int) -> dict[str, Place]:
 def _config(shapes: Shapes) -> dict[str, Any]:
     """diffusers' configuration of a transformer whose shapes are given by diffusers' names. Raises NotThisNetwork."""
     width, channels, patch = shape_of(shapes, "pos_embed.proj.weight", 4)[:3]
-    captions, tokens = shape_of(shapes, "context_embedder.weight", 2)
+    captions, tokens = shape_of(shapes, "context_embedder.weight", 2)[:2]
     normed = "transformer_blocks.0.attn.norm_q.weight" in shapes
     head = shape_of(shapes, "transformer_blocks.0.attn.norm_q.weight", 1)[0] if normed else HEAD_WIDTH
     blocks = count(shapes, "transformer_blocks.{}.attn.to_q.weight")

@@ -248,11 +248,11 @@ def text_reference(weights: Weights, tokenizer: Weights, family: Family, *, by_o
     """A text encoder as a family uses it: which layer, with the final norm or not, and what fills up a chunk."""
     pad = None if by_openai else 0
     match family:
-        case "SD 1":
+        case "SD 1" | "Flux":
             return Clip(weights, tokenizer, pad=pad)
         case "SD 2":
             return Clip(weights, tokenizer, layer=-2, pad=pad, tower="CLIP-H")
-        case "SDXL" | "SDXL refiner":
+        case "SDXL" | "SDXL refiner" | "SD 3":
             tower = "CLIP-L" if by_openai else "CLIP-G"
             return Clip(weights, tokenizer, layer=-2, normed=False, pad=pad, projected=not by_openai, tower=tower)
 

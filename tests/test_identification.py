@@ -19,6 +19,8 @@ from nodes.weight_places import NetworkPlan, Shapes, shapes_below
 from tests import original_layouts as layouts
 from tests import picture_encoders
 from tests.ip_adapter_files import PROJECTIONS
+from tests.small_transformers import SMALL, network_shapes
+from tests.transformer_layouts import FLUX_DEV, FLUX_SCHNELL, SD35_LARGE, flux, sd3
 
 FAMILIES = layouts.families()
 
@@ -148,6 +150,43 @@ def shapes_in(module: Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
 
 
+TRANSFORMERS: dict[str, tuple[dict[str, tuple[int, ...]], str, tuple[str, ...]]] = {
+    "SD 3": (sd3(SD35_LARGE), "SD 3", ()),
+    "dev": (flux(FLUX_DEV), "Flux", ("told a guidance, as dev is",)),
+    "schnell": (flux(FLUX_SCHNELL), "Flux", ("told no guidance, as schnell is",)),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_diffusion_transformers_are_told_by_their_names_and_shapes(name: str):
+    shapes, family, notes = TRANSFORMERS[name]
+    for prefix in ("", "diffusion_model.", "model.diffusion_model."):
+        found = identified(layouts.below(prefix, shapes))
+        assert str(found) == f"{family} diffusion transformer (original layout)"
+        assert (found.unet, found.notes) == (prefix, notes)
+    vae = layouts.below("vae.", layouts.vae(latent=16))
+    assert (
+        str(identified(layouts.below("model.diffusion_model.", shapes) | vae))
+        == f"{family} checkpoint (original layout)"
+    )
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_any_shapes_in_files_of_transformers_are_survived(name: str):
+    shapes = network_shapes(SMALL[name].network)
+    identified(shapes)
+    for each in shapes:
+        for shape in ((), (0,), (3,), (1, 1), (7, 3), (1, 1, 1, 1, 1)):
+            identify(entries(shapes | {each: shape}))
+        identify(entries({other: shape for other, shape in shapes.items() if other != each}))
+
+
+def test_autoencoders_of_sixteen_channels_are_told():
+    assert str(identified(layouts.vae(latent=16))) == "VAE (original layout)"
+    found = identify(entries(layouts.vae(latent=8)))
+    assert isinstance(found, Unrecognised) and "have 8 channels; supported are 4 and 16" in found.reasons["VAE"]
+
+
 def test_what_is_not_recognised_is_told_why():
     found = identify(entries({"a": (3,), "b": (1,), "c": (9, 9)}))
     assert isinstance(found, Unrecognised)
@@ -160,7 +199,19 @@ WHY: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "depth": (layouts.unet(replace(layouts.SD2, inputs=5)), "takes 5 channels; known are 4 (plain)"),
     "as unCLIP": (layouts.unet(replace(layouts.SD1, told=2048)), "is told numbers beside the text, as unCLIP's is"),
     "too few": (layouts.unet(replace(layouts.SDXL, told=1024)), "told 1024 numbers"),
-    "Flux": (layouts.below("model.diffusion_model.", {"double_blocks.0.img_attn.proj.weight": (1, 1)}), "it is Flux"),
+    "Chroma": (
+        layouts.below(
+            "model.diffusion_model.",
+            {
+                "double_blocks.0.img_attn.proj.weight": (1, 1),
+                "single_blocks.0.linear1.weight": (1, 1),
+                "distilled_guidance_layer.in_proj.weight": (1, 1),
+            },
+        ),
+        "it is Chroma",
+    ),
+    "relative": ({"double_blocks.0.img_attn.proj.weight": (1, 1)}, "it is a relative of Flux"),
+    "Fill": (flux(replace(FLUX_DEV, inputs=384)), "is one of Flux that takes 384 channels instead of 64"),
     "half": (
         {name: shape for name, shape in layouts.unet(layouts.SD1).items() if "middle" not in name},
         "at any level or in the middle",
