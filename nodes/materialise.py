@@ -22,7 +22,7 @@ from nodes.halved_convolutions import halve_convolutions
 from nodes.learned_words import with_room
 from nodes.model_errors import ModelError
 from nodes.model_folders import TEXT_STEM, UNET_STEM, VAE_STEM, weight_files
-from nodes.narrow_weights import compute_in_float32, is_narrow
+from nodes.narrow_weights import compute_in, is_narrow
 from nodes.network_layout import network_plan
 from nodes.open_weights import OpenWeights
 from nodes.packed_layers import Packing, Scratch, compute_directly, packing
@@ -195,7 +195,7 @@ def load_network(
     if precision.bf16_convolutions:
         halve_convolutions(module)
     if precision.as_filed:
-        compute_in_float32(module)
+        compute_in(module, form.dtype)
     compute_directly(module)
     return module
 
@@ -288,7 +288,7 @@ def weights_of(weights: Weights, kind: Kind, shapes: Shapes) -> Other:
 class Form:
     """What weights are turned into.
 
-    `as_filed`: those of 16 bits keep their type. `halved`: those of convolutions do in any case.
+    `as_filed`: those of 16 bits or fewer keep their type. `halved`: those of convolutions do in any case.
     """
 
     dtype: DType

@@ -112,9 +112,14 @@ class ModelPool(Service):
         return self._get(model.weights, "U-Net", precision, load, "unet")
 
     def text_encoder(self, clip: Clip) -> "Module":
-        precision = self.policy.text_encoder()
+        is_t5 = clip.tower == "T5"
+        precision = self.policy.text_encoder(self._parameter_count(clip.weights, "text_encoder") if is_t5 else 0)
 
         def load(device: "Device") -> "Module":
+            if is_t5:
+                from nodes.t5_encoder import load_t5
+
+                return load_t5(clip.weights, precision, device)
             from nodes.materialise import load_text_encoder
 
             return load_text_encoder(clip.weights, precision, device, clip.projected)

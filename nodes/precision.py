@@ -16,6 +16,9 @@ Measured on one core with AVX512-BF16, batch 2, time in fp32 over time in channe
 16x16 latents, 1.2 at 24x24, 1.7 at 32x32 (53 ms a step); 24 M at 64x64 1.1; 148 M at 64x64 1.5.
 """
 
+LARGE_TEXT_ENCODER = 1_000_000_000
+"""Parameters from which on a text encoder computes in bf16: T5-XXL has 4.8 B, CLIP's largest 0.7 B."""
+
 
 @dataclass(frozen=True, slots=True)
 class Precision:
@@ -25,7 +28,7 @@ class Precision:
     channels_last: bool
     reason: str
     as_filed: bool = False
-    """Whether weights of 16 bits stay as their file has them, and are widened to float32 when they are used."""
+    """Whether weights of 16 bits or fewer stay as their file has them, and are turned into `dtype` when used."""
     bf16_convolutions: bool = False
     """Whether convolutions of float32 multiply in bf16."""
 
@@ -66,7 +69,13 @@ class PrecisionPolicy:
             return Precision("bf16", True, f"the device is {self.device}, and fp16 may overflow in autoencoders")
         return Precision("fp32", True, "fp16 may overflow in autoencoders")
 
-    def text_encoder(self) -> Precision:
+    def text_encoder(self, parameters: int) -> Precision:
+        if parameters >= LARGE_TEXT_ENCODER and self.choice in ("auto", "bf16"):
+            size = f"{parameters / 1e9:.1f} B parameters"
+            if self.device == "cpu" and cpu_has_bf16():
+                return Precision("bf16", False, f"{size}, and this CPU has bf16 instructions", as_filed=True)
+            if self.device != "cpu" and gpu_has_bf16():
+                return Precision("bf16", False, f"{size}, and the device is {self.device}")
         return Precision("fp32", False, "a prompt is encoded once, and exactly", as_filed=True)
 
 

@@ -248,7 +248,7 @@ def test_precision_is_chosen_by_what_pays(monkeypatch: pytest.MonkeyPatch) -> No
     auto = PrecisionPolicy()
     assert (auto.unet(860_000_000).dtype, auto.unet(860_000_000).channels_last) == ("bf16", True)
     assert auto.unet(6_000_000).dtype == "fp32" and "6.0 M" in auto.unet(6_000_000).reason
-    assert (auto.vae(84_000_000).dtype, auto.text_encoder().dtype) == ("fp32", "fp32")
+    assert (auto.vae(84_000_000).dtype, auto.text_encoder(700_000_000).dtype) == ("fp32", "fp32")
     assert [auto.vae(size).bf16_convolutions for size in (84_000_000, 1_000_000)] == [True, False]
     assert not PrecisionPolicy("fp32").vae(84_000_000).bf16_convolutions
     assert PrecisionPolicy("bf16").unet(6_000_000).dtype == "bf16"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Conv2d, Embedding, GroupNorm, LayerNorm, Linear, Module, Sequential
 
-from nodes.narrow_weights import compute_in_float32
+from nodes.narrow_weights import compute_in
 from nodes.open_weights import OpenWeights
 from nodes.packed_layers import compute_directly
 from tests.original_layouts import write_weights
@@ -24,17 +24,28 @@ LAYERS: list[tuple[Module, Tensor]] = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
 @pytest.mark.parametrize("at", range(len(LAYERS)))
-def test_a_layer_with_16_bits_computes_what_it_would_with_its_weights_widened(at: int, dtype: torch.dtype):
+def test_a_layer_with_fewer_bits_computes_what_it_would_with_its_weights_widened(at: int, dtype: torch.dtype):
     layer, given = LAYERS[at]
     narrow = Sequential(deepcopy(layer)).to(dtype)
     wide = deepcopy(narrow).float().requires_grad_(False)
-    compute_in_float32(narrow.requires_grad_(False))
+    compute_in(narrow.requires_grad_(False), torch.float32)
     compute_directly(wide)
     result = narrow(given)
     assert result.dtype == torch.float32
     assert torch.equal(result, wide(given))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e5m2, torch.float32])
+@pytest.mark.parametrize("at", [0, 1, 4, 5])
+def test_a_layer_computes_in_bf16_whatever_its_weights_are_kept_in(at: int, dtype: torch.dtype):
+    layer, given = LAYERS[at]
+    kept = Sequential(deepcopy(layer)).to(dtype).requires_grad_(False)
+    halved = deepcopy(kept).to(torch.bfloat16)
+    compute_in(kept if dtype != torch.float32 else kept.to(torch.bfloat16), torch.bfloat16)
+    numbers = given if at == 4 else given.bfloat16()
+    assert torch.equal(kept(numbers), halved(numbers))
 
 
 def test_what_was_read_does_not_stay_mapped_unless_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
