@@ -33,9 +33,12 @@ class ClipTokenizer:
 
     def ids(self, text: str) -> list[int]:
         """The tokens of the text alone, without start and end. Any text has some, or none."""
-        # A lone surrogate is not text; it becomes the replacement character.
-        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return self._tokenizer.encode(whole, add_special_tokens=False).ids
+        return self._tokenizer.encode(whole_characters(text), add_special_tokens=False).ids
+
+
+def whole_characters(text: str) -> str:
+    """A text as libraries take it: a lone surrogate, which is not text, becomes the replacement character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @lru_cache(maxsize=8)

@@ -41,6 +41,8 @@ PIPELINES = frozenset(
     for kind in ("", "Img2Img", "Inpaint", "InstructPix2Pix", "XL", "XLImg2Img", "XLInpaint", "XLInstructPix2Pix")
 )
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
+CLIP_VOCABULARY, T5_VOCABULARY = ("vocab.json", "merges.txt"), ("spiece.model",)
+"""The files of a tokenizer that has no `tokenizer.json`."""
 SIZE_WIDTH = 256
 """Numbers that each of SDXL's sizes is told in."""
 TOLD: Mapping[int, Told] = {6: "sizes", 5: "sizes and score"}
@@ -268,13 +270,13 @@ def part_weights(folder: Path, stem: str, name: str) -> Weights:
     return Weights(folder, _identity([folder / "config.json", *files]), name)
 
 
-def tokenizer_files(folder: Path, name: str) -> Weights:
-    """A reference to a tokenizer: `tokenizer.json`, or `vocab.json` with `merges.txt`."""
+def tokenizer_files(folder: Path, name: str, parts: Sequence[str] = CLIP_VOCABULARY) -> Weights:
+    """A reference to a tokenizer: `tokenizer.json`, or the `parts` that stand for it. Raises ModelError."""
     if not (folder / "tokenizer.json").is_file():
-        for file in ("vocab.json", "merges.txt"):
+        for file in parts:
             if not (folder / file).is_file():
                 raise ModelError(folder, f"{file} is missing, and there is no tokenizer.json", LAYOUT)
-    known = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+    known = ("tokenizer.json", *parts, "tokenizer_config.json", "special_tokens_map.json")
     return Weights(folder, _identity([folder / file for file in known if (folder / file).is_file()]), name)
 
 
