@@ -49,7 +49,7 @@ def encode_text_sdxl(
     from nodes.text_encoding import encode_prompt
 
     sizes = Sizes(width, height, crop_w, crop_h, target_width, target_height)
-    return _told(encode_prompt(models, clip, text_l, text_g, folders), sizes)
+    return _told(encode_prompt(models, clip, {"CLIP-L": text_l, "CLIP-G": text_g}, folders), sizes)
 
 
 @node("CLIPTextEncodeSDXLRefiner", category="advanced/conditioning", lane="device")

@@ -10,6 +10,7 @@ _COPY = "encoder.embed_tokens.weight"
 _BLOCK = "encoder.block.{}."
 _ATTENTION = "layer.0.SelfAttention."
 _DENSE = "layer.1.DenseReluDense."
+NORM = "encoder.final_layer_norm.weight"
 MARK = f"{_BLOCK.format(0)}{_ATTENTION}q.weight"
 _BIAS = f"{_ATTENTION}relative_attention_bias.weight"
 _SCALES = (".scale_weight", ".weight_scale", "scaled_fp8")

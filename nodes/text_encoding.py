@@ -1,14 +1,17 @@
-"""A prompt becomes conditioning: weights, tokens, chunks of 77, states. Imports torch only to encode."""
+"""A prompt becomes conditioning: weights, tokens, states of all text encoders. Imports torch only to encode."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from graph.folders import Folders
-from nodes.clip_tokenizer import ClipTokenizer
-from nodes.embeddings import find, pieces, read_vectors, warn_unknown
-from nodes.maths.prompt_weights import Weighted, parse_weights
-from nodes.values import Clip, Conditioning, Prompt
+from nodes.adapter_names import canonical_shapes
+from nodes.embeddings import find, read_vectors, warn_unknown
+from nodes.maths.prompt_weights import parse_weights
+from nodes.model_errors import ModelError
+from nodes.prompt_chunks import Chunk, chunks, pack
+from nodes.t5_layout import NORM
+from nodes.t5_tokenizer import load_t5_tokenizer
+from nodes.values import Clip, Conditioning, Prompt, Tower
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -16,112 +19,121 @@ if TYPE_CHECKING:
 
     from nodes.models import ModelPool
 
-CHUNK = 77
-LARGE = 8
-"""A stretch of fewer tokens than this is not cut in two by the end of a chunk."""
 AT_ONCE = 16
 """Chunks that are encoded in one batch."""
+SD3_LENGTH, FLUX_LENGTH = 77, 256
+"""Tokens up to which a text for T5 is filled up."""
+SD3_CLIPS: Mapping[Tower, int] = {"CLIP-L": 768, "CLIP-G": 1280}
+"""In the order of their states, and how wide these are where the encoder is not there."""
+SD3_WIDTH = 4096
+"""How wide T5's states are, where it is not there."""
+
+Texts = Mapping[Tower, str]
+"""What each text encoder is to read. Those of Stable Diffusion 3 that are to read nothing are left out."""
 
 
-@dataclass(slots=True)
-class Chunk:
-    """77 tokens, start and end included, and the weight of each."""
+class Encoded(NamedTuple):
+    """States of tokens, and the pooled state of the whole text."""
 
-    ids: list[int]
-    weights: list[float] = field(default_factory=lambda: [1.0])
-
-    def add(self, ids: Sequence[int], weight: float) -> None:
-        self.ids += ids
-        self.weights += [weight] * len(ids)
-
-    def close(self, end: int, pad: int) -> None:
-        self.add([end], 1.0)
-        self.add([pad] * (CHUNK - len(self.ids)), 1.0)
+    states: "Float[Tensor, '1 tokens width']"
+    pooled: "Float[Tensor, '1 width']"
 
 
-Learn = Callable[[str], tuple[Sequence[int], str] | None]
-"""The ids that stand for an embedding's vectors, and what of its name is text; None if there is no such embedding."""
+def encode_prompt(pool: "ModelPool", clip: Clip, text: str | Texts, folders: Folders | None = None) -> Conditioning:
+    """The states of a prompt's tokens and its pooled state, as the models take them that the text encoders are for.
 
-
-def chunks(tokenizer: ClipTokenizer, text: str, pad: int | None = None, learn: Learn | None = None) -> list[Chunk]:
-    """The tokens of a prompt in chunks of 77; at least one.
-
-    As in ComfyUI, what is kept together is a stretch of equal weight: one of fewer than 8 tokens that does not fit
-    moves to the next chunk whole, a longer one is cut where the chunk ends.
-    """
-    stretches = [stretch for part in parse_weights(text) for stretch in _stretches(tokenizer, part, learn)]
-    return pack(stretches, tokenizer.start, tokenizer.end, tokenizer.pad if pad is None else pad)
-
-
-def _stretches(tokenizer: ClipTokenizer, part: Weighted, learn: Learn | None) -> list[tuple[Sequence[int], float]]:
-    """The tokens of a part of a prompt. An embedding is a stretch of its own; its vectors have the weight around it."""
-    if learn is None:
-        return [(tokenizer.ids(part.text), part.weight)]
-    found: list[tuple[Sequence[int], float]] = []
-    rest = ""
-    for piece in pieces(part.text):
-        learned = None if piece.name is None else learn(piece.name)
-        if learned is not None:
-            found.append((learned[0], part.weight))
-            rest = learned[1]
-        elif piece.name is None:
-            found.append((tokenizer.ids(rest + piece.text), part.weight))
-            rest = ""
-    return [*found, (tokenizer.ids(rest), part.weight)] if rest else found
-
-
-def pack(stretches: Iterable[tuple[Sequence[int], float]], start: int, end: int, pad: int) -> list[Chunk]:
-    """Fill chunks with weighted stretches of tokens."""
-    found = [Chunk([start])]
-    for ids, weight in stretches:
-        rest = ids
-        while len(rest) > (room := CHUNK - 1 - len(found[-1].ids)):
-            if len(ids) >= LARGE:
-                found[-1].add(rest[:room], weight)
-                rest = rest[room:]
-            found[-1].close(end, pad)
-            found.append(Chunk([start]))
-        found[-1].add(rest, weight)
-    found[-1].close(end, pad)
-    return found
-
-
-def encode_prompt(
-    pool: "ModelPool", clip: Clip, text: str, second: str | None = None, folders: Folders | None = None
-) -> Conditioning:
-    """The states of a prompt's tokens, its chunks one after another, and the pooled state of the first chunk.
-
-    A token's weight moves its state away from, or towards, the state that an empty prompt has at that place. Of two
-    encoders the states are side by side, as many as the shorter has, and the pooled state is the second's.
+    CLIP's chunks follow one another; pooled is the first of them. A token's weight moves its state away from, or
+    towards, the state that an empty prompt has at that place. Raises ModelError.
 
     Args:
-        second: another text for the second encoder; the shorter of the two is filled up with empty chunks.
+        text: for all text encoders, or for each of them. Then those of CLIP have as many chunks, some of them empty.
         folders: where the embeddings are that the text mentions; without, `embedding:name` is plain text.
     """
+    towers = {each.tower: each for each in clip.encoders}
+    texts = _texts(clip, text)
+    clips = [each for tower, each in towers.items() if tower != "T5" and tower in texts]
+    encoded = _encode_clips(pool, clips, texts, folders, balanced=not isinstance(text, str))
+    match clip.joined:
+        case "side by side":
+            prompt = _side_by_side(list(encoded.values()))
+        case "SD 3":
+            t5 = _encode_t5(pool, towers["T5"], texts["T5"], SD3_LENGTH) if "T5" in texts else None
+            prompt = _as_sd3(pool, clip, encoded, t5)
+        case "Flux":
+            t5 = _encode_t5(pool, towers["T5"], texts["T5"], FLUX_LENGTH)
+            prompt = Prompt(t5, encoded["CLIP-L"].pooled)
+    return Conditioning((prompt,))
+
+
+def _texts(clip: Clip, text: str | Texts) -> Texts:
+    """What each of the text encoders reads; one that is not told reads nothing, as an empty text or not at all."""
+    if isinstance(text, str):
+        return {each.tower: text for each in clip.encoders}
+    if clip.joined == "SD 3":
+        return {each.tower: text[each.tower] for each in clip.encoders if each.tower in text}
+    return {each.tower: text.get(each.tower, text.get("CLIP-L", "")) for each in clip.encoders}
+
+
+def _encode_clips(
+    pool: "ModelPool", clips: Sequence[Clip], texts: Texts, folders: Folders | None, *, balanced: bool
+) -> dict[Tower, Encoded]:
+    words = [_Learned(pool, each, folders) for each in clips]
+    filled = [
+        chunks(pool.tokenizer(each), texts[each.tower], each.pad, own.learn if folders else None)
+        for each, own in zip(clips, words, strict=True)
+    ]
+    longest = max(map(len, filled), default=0) if balanced else 0
+    return {
+        each.tower: _encoded(pool, each, parts, longest, own.vectors())
+        for each, parts, own in zip(clips, filled, words, strict=True)
+    }
+
+
+def _side_by_side(encoded: Sequence[Encoded]) -> Prompt:
+    """All that a token has, as many tokens as the shorter has, and the pooled state of the last."""
     import torch
 
-    encoders = clip.encoders
-    texts = [text, text if second is None else second]
-    words = [_Learned(pool, each, folders, second=at > 0) for at, each in enumerate(encoders)]
-    filled = [
-        chunks(pool.tokenizer(each), said, each.pad, own.learn if folders else None)
-        for each, said, own in zip(encoders, texts, words, strict=False)
-    ]
-    longest = 0 if second is None else max(map(len, filled))
-    encoded = [
-        _encoded(pool, each, parts, longest, own.vectors())
-        for each, parts, own in zip(encoders, filled, words, strict=True)
-    ]
     length = min(states.shape[1] for states, _ in encoded)
-    tokens = torch.cat([states[:, :length] for states, _ in encoded], dim=-1)
-    return Conditioning((Prompt(tokens=tokens, pooled=encoded[-1][1]),))
+    return Prompt(torch.cat([states[:, :length] for states, _ in encoded], dim=-1), encoded[-1].pooled)
+
+
+def _as_sd3(
+    pool: "ModelPool", clip: Clip, clips: Mapping[Tower, Encoded], t5: "Float[Tensor, '1 tokens width'] | None"
+) -> Prompt:
+    """CLIP's states side by side, filled up to the width of T5's, which follow; zeros for a CLIP that is not there.
+
+    Without any, there are zeros. Raises ModelError for a T5 that is narrower than what it follows.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    length = min((each.states.shape[1] for each in clips.values()), default=SD3_LENGTH)
+    zeros = torch.zeros(1, length, SD3_WIDTH, device=pool.device)
+    pair = [clips.get(tower) or Encoded(zeros[..., :wide], zeros[:, 0, :wide]) for tower, wide in SD3_CLIPS.items()]
+    side = torch.cat([states[:, :length] for states, _ in pair], dim=-1)
+    width = _sd3_width(clip, side.shape[-1])
+    parts = [pad(side, (0, width - side.shape[-1]))] if clips or t5 is None else []
+    parts += [] if t5 is None else [t5]
+    return Prompt(torch.cat(parts, dim=1), torch.cat([pooled for _, pooled in pair], dim=-1))
+
+
+def _sd3_width(clip: Clip, least: int) -> int:
+    """How wide T5's states are, whether or not it reads anything. Raises ModelError."""
+    t5 = next((each for each in clip.encoders if each.tower == "T5"), None)
+    if t5 is None:
+        return max(SD3_WIDTH, least)
+    width = canonical_shapes(t5.weights, "only text encoder")[NORM][0]
+    if width < least:
+        reason = f"this T5 makes states of {width} numbers, and CLIP's are {least}"
+        raise ModelError(t5.weights.path, reason, f"Stable Diffusion 3 takes T5-XXL, whose states have {SD3_WIDTH}.")
+    return width
 
 
 class _Learned:
     """The embeddings that a prompt mentions, as one of its encoders has them; each is read once."""
 
-    def __init__(self, pool: "ModelPool", clip: Clip, folders: Folders | None, *, second: bool) -> None:
-        self._pool, self._clip, self._folders, self._second = pool, clip, folders, second
+    def __init__(self, pool: "ModelPool", clip: Clip, folders: Folders | None) -> None:
+        self._pool, self._clip, self._folders = pool, clip, folders
         self._known: dict[str, tuple[Sequence[int], str] | None] = {}
         self._vectors: list[Tensor] = []
         self._count = 0
@@ -137,7 +149,7 @@ class _Learned:
         if found is None:
             warn_unknown(self._folders, name)
             return None
-        vectors = read_vectors(found.path, self._pool.text_width(self._clip), second=self._second)
+        vectors = read_vectors(found.path, self._pool.text_width(self._clip), second=self._clip.tower == "CLIP-G")
         if vectors is None:
             return (), found.rest
         first = self._count
@@ -157,8 +169,8 @@ def _encoded(
     filled: Sequence[Chunk],
     least: int,
     vectors: "Float[Tensor, 'words width'] | None" = None,
-) -> "tuple[Float[Tensor, '1 tokens width'], Float[Tensor, '1 width']]":
-    """States and pooled state from one encoder, of at least so many chunks."""
+) -> Encoded:
+    """What one of CLIP's encoders makes of at least so many chunks."""
     import torch
 
     tokenizer = pool.tokenizer(clip)
@@ -171,7 +183,27 @@ def _encoded(
     if weighted:
         weights = torch.tensor([chunk.weights for chunk in filled], device=states.device)
         states = weigh(states[:-1], states[-1], weights)
-    return states.reshape(1, -1, states.shape[-1]), encoded[0][1][:1]
+    return Encoded(states.reshape(1, -1, states.shape[-1]), encoded[0][1][:1])
+
+
+def _encode_t5(pool: "ModelPool", clip: Clip, text: str, least: int) -> "Float[Tensor, '1 tokens width']":
+    """The states of all tokens of a text, which is filled up to at least so many."""
+    import torch
+
+    from nodes.t5_encoder import t5_states
+
+    tokenizer = load_t5_tokenizer(clip.tokenizer)
+    stretches = [(tokenizer.ids(part.text), part.weight) for part in parse_weights(text)]
+    ids = [token for own, _ in stretches for token in own] + [tokenizer.end]
+    weights = [weight for own, weight in stretches for _ in own]
+    length = max(least, len(ids))
+    texts = [ids, [tokenizer.end]] if any(weight != 1.0 for weight in weights) else [ids]
+    filled = [[*each, *[tokenizer.pad] * (length - len(each))] for each in texts]
+    states = t5_states(pool, clip, torch.tensor(filled))
+    if len(texts) == 1:
+        return states
+    weights += [1.0] * (length - len(weights))
+    return weigh(states[:1], states[1], torch.tensor([weights], device=states.device))
 
 
 def weigh(

@@ -72,7 +72,7 @@ def test_two_text_encoders_work_together_in_either_order(names: tuple[str, str],
 def test_the_shorter_of_two_texts_is_filled_up_with_empty_chunks(folders: Folders):
     pool = ModelPool(precision="fp32", device="cpu")
     clip = load_checkpoint("SDXL.safetensors", folders=folders).CLIP
-    assert encode_prompt(pool, clip, "cat", "dog " * 100).prompts[0].tokens.shape == (1, 154, 128)
+    assert encode_prompt(pool, clip, {"CLIP-L": "cat", "CLIP-G": "dog " * 100}).prompts[0].tokens.shape == (1, 154, 128)
 
 
 def test_one_text_encoder_is_used_as_its_family_does(folders: Folders):

@@ -12,7 +12,8 @@ from nodes.clip_tokenizer import ClipTokenizer
 from nodes.model_errors import ModelError
 from nodes.model_folders import read_checkpoint
 from nodes.models import ModelPool
-from nodes.text_encoding import CHUNK, LARGE, chunks, encode_prompt, pack, weigh
+from nodes.prompt_chunks import CHUNK, LARGE, chunks, pack
+from nodes.text_encoding import encode_prompt, weigh
 from nodes.values import Clip
 from tests import tiny_models
 
