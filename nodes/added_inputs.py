@@ -1,6 +1,6 @@
 """What networks take beside a latent and the states of a text: sizes and pooled text, and pictures to paint on."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,7 +32,8 @@ class Told(NamedTuple):
     """The pooled state of the text, and the numbers that a network of the SDXL family is told with it.
 
     Or the label that an unCLIP network is told instead. And, for networks that look at pictures, who is on the
-    negative side; for those with GLIGEN's layers, the boxes of `grounding.Boxes`.
+    negative side; for those with GLIGEN's layers, the boxes of `grounding.Boxes`; for Flux's, the guidance that they
+    were distilled from.
     """
 
     pooled: Float[Tensor, "batch width"] | None = None
@@ -42,12 +43,18 @@ class Told(NamedTuple):
     places: Float[Tensor, "batch boxes 4"] | None = None
     phrases: Float[Tensor, "batch boxes width"] | None = None
     present: Float[Tensor, "batch boxes"] | None = None
+    guidance: Float[Tensor, " batch"] | None = None
 
     @staticmethod
     def joined(parts: "Sequence[Told]") -> "Told":
         """Those of several prompts for one network, in one batch."""
         columns = ([tensor for tensor in column if tensor is not None] for column in zip(*parts, strict=True))
         return Told(*(torch.cat(column) if column else None for column in columns))
+
+    @property
+    def likeness(self) -> Hashable:
+        """What has to be alike for prompts to share a pass: what there is, and of which shape."""
+        return tuple(None if tensor is None else tensor.shape[1:] for tensor in self)
 
     def to(self, device: torch.device) -> "Told":
         return Told(*(None if tensor is None else tensor.to(device) for tensor in self))
@@ -87,6 +94,10 @@ def _told(model: Model, prompt: Prompt, shape: Sequence[int], batch: int, negati
         return None
     if prompt.pooled is None:
         raise MissingInput(model, "told the pooled state of a text", "encode the prompt with the CLIP of the model")
+    if model.told in ("pooled", "pooled and guidance"):
+        guidance = prompt.guidance if model.told == "pooled and guidance" else None
+        stated = None if guidance is None else torch.full((batch,), guidance)
+        return Told(fit_batch(prompt.pooled, batch), guidance=stated)
     sizes = prompt.sizes or Sizes()
     height = _stated(sizes.height, shape[-2] * FACTOR)
     width = _stated(sizes.width, shape[-1] * FACTOR)

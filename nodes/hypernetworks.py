@@ -20,6 +20,7 @@ from graph.literals import Widget
 from graph.node import node
 from graph.values import INJECTED
 from nodes.adapter_names import canonical_shapes
+from nodes.architectures import for_unets
 from nodes.model_errors import ModelError
 from nodes.model_sources import PartSource
 from nodes.network_patches import NetworkPatch
@@ -41,6 +42,8 @@ _NAME = re.compile(r"(\d+)\.([01])\.linear\.?(\d+)\.(weight|bias)")
 @dataclass(frozen=True)
 class Hypernetwork(NetworkPatch):
     """A hypernetwork of some strength before the keys and values of all attention of its widths."""
+
+    made_by = "HypernetworkLoader"
 
     file: Weights
     strength: float
@@ -73,6 +76,7 @@ def load_hypernetwork(
     folders: Folders = INJECTED,
 ) -> Model:
     """Change what a model's attention makes of prompts and pictures by a hypernetwork."""
+    for_unets(model, Hypernetwork.made_by)
     path = HYPERNETWORKS.locate(folders, hypernetwork_name)
     plan = read_plan(path)
     shapes = canonical_shapes(model.weights, "U-Net")

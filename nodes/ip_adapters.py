@@ -11,6 +11,7 @@ from graph.literals import Widget
 from graph.node import node
 from graph.values import INJECTED
 from nodes.adapter_names import canonical_shapes, unet_family
+from nodes.architectures import for_unets
 from nodes.ip_adapter_layout import ATTENTION, FACE_ID, PICTURES, cross_attentions, design_of, key_shapes
 from nodes.model_errors import ModelError
 from nodes.model_sources import PartSource
@@ -57,6 +58,7 @@ def apply_ip_adapter(
     models: ModelPool = INJECTED,
 ) -> Model:
     """Show a model pictures beside the text, from one moment of the sampling to another, everywhere or by a mask."""
+    for_unets(model, PictureAttention.made_by)
     check_fit(model, ipadapter)
     if not weight:
         return model

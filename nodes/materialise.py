@@ -74,7 +74,7 @@ def load_unet(weights: Weights, precision: Precision, device: Device) -> Module:
             case sd3_layout.CLASS:
                 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel as Network
             case flux_layout.CLASS:
-                from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel as Network
+                from nodes.flux_network import FluxNetwork as Network
             case _:
                 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel as Network
 

@@ -16,9 +16,9 @@ class ModelError(ValueError):
 class WrongPrompt(ValueError):
     """A prompt was encoded for another kind of network."""
 
-    def __init__(self, expected: int, found: int) -> None:
+    def __init__(self, expected: int, found: int, what: str = "states") -> None:
         super().__init__(
-            f"the prompt was encoded into states of width {found}, where {expected} is needed; "
+            f"the prompt was encoded into {what} of width {found}, where {expected} is needed; "
             "encode it with the CLIP that belongs to the model"
         )
         self.expected = expected

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from graph.values import Service, Shortage
 from nodes.clip_tokenizer import ClipTokenizer, load_tokenizer
 from nodes.memory import budget, room, share_memory_between_threads
-from nodes.model_errors import WrongPrompt
 from nodes.precision import Precision, PrecisionChoice, PrecisionPolicy
 from nodes.values import Clip, Model, Vae, Weights
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
     from torch import device as Device
-    from torch import dtype as DType
     from torch.nn import Module
 
     from nodes.added_inputs import Told
@@ -146,8 +144,9 @@ class ModelPool(Service):
 
     def unet_precision(self, model: Model) -> Precision:
         if model.precision is not None:
-            return Precision(model.precision, True, "asked for by ModelComputeDtype")
-        return self.policy.unet(self._parameter_count(model.weights, "unet"))
+            return Precision(model.precision, model.architecture == "U-Net", "asked for by ModelComputeDtype")
+        parameters = self._parameter_count(model.weights, "unet")
+        return self.policy.unet(parameters) if model.architecture == "U-Net" else self.policy.transformer(parameters)
 
     def vae_precision(self, vae: Vae) -> Precision:
         return self.policy.vae(self._parameter_count(vae.weights, "vae"))
@@ -159,18 +158,18 @@ class ModelPool(Service):
         import torch
 
         from nodes.materialise import DTYPES
+        from nodes.network_calls import Asked, ask
         from nodes.picture_attention import on_sides
 
         module, precision, device = self.unet(model), self.unet_precision(model), self.device
         if model.network_patches:
             from nodes.grounding import gligen_layers
-            from nodes.patched_network import patched
+            from nodes.patched_network import check_architecture, patched
 
+            check_architecture(model)
             module = patched(module, model.network_patches, lambda gligen: gligen_layers(self, gligen, precision))
         dtype = DTYPES[precision.dtype]
         layout = torch.channels_last if precision.channels_last else torch.contiguous_format
-
-        width = cast(int, cast(Any, module).config.cross_attention_dim)
 
         def predict(
             x: "Tensor",
@@ -179,15 +178,11 @@ class ModelPool(Service):
             told: "Told | None" = None,
             residuals: "Residuals | None" = None,
         ) -> "Tensor":
-            if context.shape[-1] != width:
-                raise WrongPrompt(width, context.shape[-1])
             with torch.inference_mode(), on_sides(told and told.negative):
                 latent = x.to(device=device, dtype=dtype, memory_format=layout)
                 text = context.to(device=device, dtype=dtype)
-                more = {} if told is None else _inputs(told, device, dtype)
-                more |= {} if residuals is None else residuals.arguments(dtype)
-                asked = cast(Any, module)(latent, timestep.to(device), text, return_dict=False, **more)
-                output = cast("Tensor", asked[0])
+                asked = Asked(latent, timestep.to(device), text, None if told is None else told.to(device), residuals)
+                output = ask(model.architecture, module, asked)
                 return output.to(dtype=torch.float32, memory_format=torch.contiguous_format)
 
         return predict
@@ -352,21 +347,6 @@ class ModelPool(Service):
 
             torch.cuda.empty_cache()
         return sum(entry.nbytes for entry in dropped)
-
-
-def _inputs(told: "Told", device: "Device", dtype: "DType") -> dict[str, Any]:
-    """What a network is told, by the names of diffusers' arguments."""
-    inputs: dict[str, Any] = {}
-    if told.pooled is not None and told.sizes is not None:
-        pooled = told.pooled.to(device=device, dtype=dtype)
-        inputs["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": told.sizes.to(device)}
-    if told.label is not None:
-        inputs["class_labels"] = told.label.to(device=device, dtype=dtype)
-    if told.places is not None and told.phrases is not None and told.present is not None:
-        boxes = {"boxes": told.places, "positive_embeddings": told.phrases, "masks": told.present}
-        gligen = {name: tensor.to(device=device, dtype=dtype) for name, tensor in boxes.items()}
-        inputs["cross_attention_kwargs"] = {"gligen": gligen}
-    return inputs
 
 
 _NO_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nodes.added_inputs import Told
+from nodes.architectures import for_unets
 from nodes.control_networks import Residuals, Steering, residuals
 from nodes.maths.model_sampling import Latents, ModelSampling
 from nodes.maths.regions import mixed
@@ -54,6 +55,7 @@ class Networks:
         told: Told | None,
     ) -> Residuals:
         """What pictures add inside the network, which is asked the same."""
+        for_unets(self._model, f"the ControlNet {steerings[0].network.weights.name!r}")
         found = residuals(self._pool, self._model, steerings, x, timesteps, tokens, told)
         return found.within(self._patches(sigma, others))
 
@@ -124,7 +126,8 @@ def _passes(parts: Sequence[Placed], sigma: float) -> list[list[int]]:
     alike: dict[Hashable, list[int]] = defaultdict(list)
     for at, part in enumerate(parts):
         ways = tuple(control.way for control in part.steered_by(sigma))
-        alike[part.region and part.region.size, ways, _grounded(part)].append(at)
+        likeness = part.told and part.told.likeness
+        alike[part.region and part.region.size, ways, _grounded(part), likeness].append(at)
     passes: list[list[int]] = []
     for group in alike.values():
         lengths = [parts[at].tokens.shape[1] for at in group]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     from nodes.picture_prompts import PictureTokens
@@ -17,7 +17,12 @@ Resize = Literal["bicubic", "nearest-exact", "bilinear", "area", "bislerp"]
 
 @dataclass(frozen=True)
 class NetworkPatch:
-    """A change to how a network computes, from `start` to `end` of the sampling (0…1)."""
+    """A change to how a network computes, from `start` to `end` of the sampling (0…1).
+
+    `made_by` is the node that makes it, for errors.
+    """
+
+    made_by: ClassVar[str]
 
     @property
     def start(self) -> float:
@@ -48,6 +53,8 @@ class SpannedPatch(NetworkPatch):
 class FreeU(NetworkPatch):
     """`backbone` and `skip` factors where the backbone is four and two times as wide as the network's first layer."""
 
+    made_by = "FreeU"
+
     backbone: tuple[float, float]
     skip: tuple[float, float]
     by_mean: bool
@@ -57,15 +64,21 @@ class FreeU(NetworkPatch):
 class IdentityAttention(NetworkPatch):
     """In the innermost block no place attends to any but itself."""
 
+    made_by = "PerturbedAttentionGuidance"
+
 
 @dataclass(frozen=True)
 class RecordedAttention(NetworkPatch):
     """The innermost self-attention is noted for who asks (`patched_attention.recorded`)."""
 
+    made_by = "SelfAttentionGuidance"
+
 
 @dataclass(frozen=True)
 class TiledAttention(NetworkPatch):
     """Self-attention within tiles of at least `tile` places, down to `depth` halvings of the resolution."""
+
+    made_by = "HyperTile"
 
     tile: int
     options: int
@@ -77,12 +90,16 @@ class TiledAttention(NetworkPatch):
 class MergedTokens(NetworkPatch):
     """Self-attention at full resolution asks with a share of its tokens merged into others."""
 
+    made_by = "TomePatchModel"
+
     ratio: float
 
 
 @dataclass(frozen=True)
 class Downscaled(SpannedPatch):
     """From an input block on, counted as in the original layout, the network works at a lower resolution."""
+
+    made_by = "PatchModelAddDownscale"
 
     block: int
     factor: float
@@ -95,6 +112,8 @@ class Downscaled(SpannedPatch):
 class PictureAttention(SpannedPatch):
     """Cross-attention looks at pictures beside the text, through the keys and values of an IP-Adapter."""
 
+    made_by = "IPAdapterAdvanced"
+
     adapter: Weights
     pictures: PictureTokens
     weight: float
@@ -104,11 +123,15 @@ class PictureAttention(SpannedPatch):
 class Grounded(NetworkPatch):
     """The layers of a GLIGEN attend to phrases in boxes."""
 
+    made_by = "GLIGENTextBoxApply"
+
     gligen: Weights
 
 
 @dataclass(frozen=True)
 class Compiled(NetworkPatch):
     """All of the network, with its other patches, runs through torch.compile."""
+
+    made_by = "TorchCompileModel"
 
     backend: str

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from nodes.architectures import for_unets
 from nodes.compiled_network import CompiledNetwork
 from nodes.grounding import Layers, ground
 from nodes.hypernetwork_layers import apply_hypernetwork
@@ -20,7 +21,7 @@ from nodes.maths.resize import RESIZERS, Method
 from nodes.network_patches import Compiled, Downscaled, FreeU, Grounded, NetworkPatch, PictureAttention
 from nodes.patched_attention import patch_attention
 from nodes.picture_attention import attend_to_pictures
-from nodes.values import Weights
+from nodes.values import Model, Weights
 
 UP_BLOCKS = "UpBlock2D", "CrossAttnUpBlock2D"
 ALWAYS = 62
@@ -32,6 +33,13 @@ _VIEWS = WeakKeyDictionary[Module, dict[tuple[NetworkPatch, ...], Module]]()
 
 LayersOf = Callable[[Weights], Layers]
 Between = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (hidden, skip) -> (hidden, skip)
+
+
+def check_architecture(model: Model) -> None:
+    """Raise WrongArchitecture if one of a model's patches is for another kind of network."""
+    for patch in model.network_patches:
+        if not isinstance(patch, Compiled):
+            for_unets(model, patch.made_by)
 
 
 def patched(network: Module, patches: Sequence[NetworkPatch], layers: LayersOf | None = None) -> Module:

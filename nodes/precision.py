@@ -1,7 +1,7 @@
 """Which number format each network runs in, and why. Imports torch only to ask what the machine can do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -58,6 +58,12 @@ class PrecisionPolicy:
         if cpu_has_bf16():
             return Precision("bf16", True, "this CPU has bf16 instructions")
         return Precision("fp32", True, "this CPU has no bf16 instructions")
+
+    def transformer(self, parameters: int) -> Precision:
+        """Of a diffusion transformer, whose activations grow beyond what fp16 holds."""
+        if self.choice == "auto" and self.device != "cpu" and gpu_has_bf16():
+            return Precision("bf16", False, f"the device is {self.device}, and fp16 may overflow in transformers")
+        return replace(self.unet(parameters), channels_last=False)
 
     def vae(self, parameters: int) -> Precision:
         if self.device == "cpu":

@@ -7,13 +7,16 @@ from pydantic import Field
 
 from graph.literals import Between
 from graph.node import node
+from nodes.architectures import for_unets
 from nodes.guidance import guided_by
 from nodes.network_patches import (
+    Compiled,
     Downscaled,
     FreeU,
     IdentityAttention,
     MergedTokens,
     NetworkPatch,
+    RecordedAttention,
     Resize,
     TiledAttention,
 )
@@ -64,6 +67,7 @@ def perturbed_attention(
     scale: Annotated[float, Between(0, 100, "How far away from it; 0 not at all.", step=0.01, round=0.01)] = 3.0,
 ) -> Model:
     """Guide away from what the network predicts when its places do not look at each other (Ahn et al. 2024)."""
+    for_unets(model, IdentityAttention.made_by)
     return guided_by(model, Perturbed(scale))
 
 
@@ -74,6 +78,7 @@ def self_attention(
     blur_sigma: Annotated[float, Between(0, 10, "How far it is blurred, in pixels of the latent.", step=0.1)] = 2.0,
 ) -> Model:
     """Guide away from what the network makes of a picture blurred where it looks the most (Hong et al. 2023)."""
+    for_unets(model, RecordedAttention.made_by)
     return guided_by(model, SelfAttention(scale, blur_sigma))
 
 
@@ -143,5 +148,7 @@ def downscale(
 
 
 def patched_by(model: Model, patch: NetworkPatch) -> Model:
-    """The model with a patch more, which takes its turn after those it has."""
+    """The model with a patch more, which takes its turn after those it has. Raises WrongArchitecture."""
+    if not isinstance(patch, Compiled):
+        for_unets(model, patch.made_by)
     return replace(model, network_patches=(*model.network_patches, patch))
