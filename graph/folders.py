@@ -37,6 +37,11 @@ class Folders(Service):
         return self.data / "store"
 
     @property
+    def prepared(self) -> Path:
+        """Where networks are kept in the form in which this machine computes with them."""
+        return self.data / "prepared"
+
+    @property
     def inputs(self) -> tuple[Path, ...]:
         """Where input files are looked for, in order."""
         return (self.input_folder or self.data / "input", *([self.examples] if self.examples else []))

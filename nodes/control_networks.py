@@ -136,7 +136,7 @@ def _network(pool: ModelPool, model: Model, control: ControlNet) -> tuple[Module
         if control.design == "ControlLoRA":
             return load_control_lora(control.weights, model.weights, build, precision, device)
         kind = T2I_ADAPTER if control.design == "T2I-Adapter" else CONTROL_NET
-        return load_network(control.weights, kind, build, precision, device)
+        return load_network(control.weights, kind, build, precision, device, pool.prepared)
 
     return pool.network(weights, control.design, precision, load), precision
 

@@ -29,6 +29,7 @@ from nodes.documents import Documents
 from nodes.models import ModelPool
 from nodes.modules import node_modules
 from nodes.precision import PrecisionChoice
+from nodes.prepared_networks import PREPARED_BYTES, PreparedNetworks
 
 MEMORY_BYTES = 2 * 1024**3
 DISK_BYTES = 20 * 1024**3
@@ -79,6 +80,8 @@ class Engine:
         device: where networks compute: as torch names it, or `auto` for the GPU if there is one.
         lanes: how many steps may run at once in each lane; see `graph.lanes.usual_lanes`.
         threads: how many threads may join those that call `run`; 0 runs one step after the other.
+        prepared_bytes: how much networks may take on the disk that are kept as this machine computes with them: 20
+            GiB if left out; 0 keeps none.
     """
 
     def __init__(
@@ -91,11 +94,14 @@ class Engine:
         device: str = "auto",
         lanes: Mapping[str, int] | None = None,
         threads: int | None = None,
+        prepared_bytes: int | None = None,
     ) -> None:
         self.folders = folders or usual_folders()
         self.catalogue = full_catalogue(self.folders) if catalogue is None else catalogue
         self.store: Store = MemoryStore(MEMORY_BYTES) if store is None else store
-        self.models = ModelPool(precision, device)
+        room = PREPARED_BYTES if prepared_bytes is None else prepared_bytes
+        prepared = PreparedNetworks(self.folders.prepared, room)
+        self.models = ModelPool(precision, device, prepared=prepared)
         self.executor = Executor(lanes, threads=threads, codec=CODEC)
 
     def at(self, folders: Folders) -> "Engine":

@@ -36,9 +36,8 @@ class HalvedConv2d(Conv2d):
         return convolved(self, input.to(torch.bfloat16), packed).to(input.dtype)
 
     def _pack(self, weight: Tensor) -> Tensor:
-        halved = weight.to(torch.bfloat16)
-        self.packed = packed = in_order(self, halved)
-        self.weight = without_numbers(halved)
+        self.packed = packed = in_order(self, weight.to(torch.bfloat16))
+        self.weight = without_numbers(weight, torch.bfloat16)
         return packed
 
 

@@ -6,6 +6,7 @@ The one module that touches diffusers and transformers, whose calls are untyped.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -28,6 +29,8 @@ from nodes.open_weights import OpenWeights
 from nodes.packed_layers import Packing, Scratch, compute_directly, packing
 from nodes.patched_weights import Change, Other, changes
 from nodes.precision import Precision, PrecisionName
+from nodes.prepared_networks import PreparedNetworks
+from nodes.prepared_weights import PreparedWeights, can_be_prepared, from_prepared, prepared_key
 from nodes.text_layout import text_plan, transformers_places, unused
 from nodes.vae_layout import diffusers_places, vae_plan
 from nodes.values import Weights
@@ -67,7 +70,9 @@ VAE = Kind(VAE_STEM, vae_plan, diffusers_places)
 TEXT_ENCODER = Kind(TEXT_STEM, text_plan, transformers_places, unused)
 
 
-def load_unet(weights: Weights, precision: Precision, device: Device) -> Module:
+def load_unet(
+    weights: Weights, precision: Precision, device: Device, prepared: PreparedNetworks | None = None
+) -> Module:
     """A denoising network: a U-Net, or a transformer, as its configuration says."""
     with collector_paused():
         match _plan(weights, UNET).config.get("_class_name"):
@@ -78,7 +83,7 @@ def load_unet(weights: Weights, precision: Precision, device: Device) -> Module:
             case _:
                 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel as Network
 
-    return load_network(weights, UNET, cast(Any, Network).from_config, precision, device)
+    return load_network(weights, UNET, cast(Any, Network).from_config, precision, device, prepared)
 
 
 def load_vae(weights: Weights, precision: Precision, device: Device) -> Module:
@@ -166,6 +171,7 @@ def load_network(
     build: Callable[[Mapping[str, Any]], Module],
     precision: Precision,
     device: Device,
+    prepared: PreparedNetworks | None = None,
 ) -> Module:
     """The network of a reference, with the weights mapped from its files and changed by its patches.
 
@@ -173,6 +179,7 @@ def load_network(
 
     Args:
         build: makes the network of its configuration.
+        prepared: where networks are kept in the form in which they are computed with.
     """
     plan = _plan(weights, kind)
     try:
@@ -183,14 +190,21 @@ def load_network(
         place = weights.path / "config.json" if weights.path.is_dir() else weights.path
         raise ModelError(place, reason, "Take the whole folder from one model.") from error
     wanted = module.state_dict()
-    sources = _match(weights.path, _tensors(weights, kind.stem), wanted, plan)
     shapes = {name: tuple(weight.shape) for name, weight in wanted.items()}
-    change = _changes(weights, kind, shapes)
     form = Form(
         DTYPES[precision.dtype], device, precision.channels_last, precision.as_filed, precision.bf16_convolutions
     )
+    sources = _match(weights.path, _tensors(weights, kind.stem), wanted, plan)
+    read = None
+    if prepared is not None and form.can_be_prepared() and not weights.patches:
+        taken = [(target, found.name, *place) for target, (found, place) in sources.items()]
+        key = prepared_key(weights.identity, str(form.dtype), form.channels_last, taken)
+        write = partial(_write, module=module, sources=sources, wanted=shapes, form=form)
+        read = from_prepared(prepared, key, module, shapes, form.dtype, write)
+    if read is None:
+        read = _read(module, sources, shapes, form, _changes(weights, kind, shapes))
     # What is packed is in its place already, and was asked for with the rest.
-    module.load_state_dict(_read(module, sources, shapes, form, change), assign=True, strict=False)
+    module.load_state_dict(read, assign=True, strict=False)
     module.requires_grad_(False).eval()
     if precision.bf16_convolutions:
         halve_convolutions(module)
@@ -312,9 +326,14 @@ class Form:
     def _layout(self, tensor: Tensor) -> torch.memory_format:
         return torch.channels_last if self.channels_last and tensor.ndim == 4 else torch.preserve_format
 
-    def packing(self, layer: Module) -> Packing | None:
-        """What a layer takes its weights by, if it does not take them as they are."""
-        return None if self.device.type != "cpu" or self.as_filed else packing(layer, self.dtype)
+    def packing(self, module: Module, name: str) -> Packing | None:
+        """What a layer takes the weights of this name by, if it does not take them as they are."""
+        owner, _, last = name.rpartition(".")
+        is_packable = last == "weight" and self.device.type == "cpu" and not self.as_filed
+        return packing(module.get_submodule(owner), self.dtype) if is_packable else None
+
+    def can_be_prepared(self) -> bool:
+        return self.device.type == "cpu" and not self.as_filed and not self.halved and can_be_prepared()
 
 
 def _read(
@@ -326,27 +345,38 @@ def _read(
     that was used for one can be used for the next.
     """
     passing, lasting = OpenWeights(), OpenWeights()
-
-    def filed(files: OpenWeights, target: str) -> Tensor:
-        found, place = sources[target]
-        return _taken(files.tensor(found.file, found.name), place).reshape(wanted[target])
-
     weights: dict[str, Tensor] = {}
     scratch = Scratch()
-    for target in wanted:
-        tensor = filed(passing, target)
+    for target, shape in wanted.items():
+        tensor = _filed(passing, sources[target], shape)
         changed = change(target, tensor)
-        owner, _, name = target.rpartition(".")
         # What needs no copy is not put in order either: other processes share it.
         mapped = changed is tensor and form.is_of(tensor)
-        order = form.packing(module.get_submodule(owner)) if name == "weight" and not mapped else None
+        order = None if mapped else form.packing(module, target)
         if order:
             order.take(scratch.holding(changed, order.dtype))
             continue
         weight = form.of(changed)
         # What stays mapped must not keep the mapping through which the rest was read.
-        weights[target] = filed(lasting, target) if weight is tensor else weight
+        weights[target] = _filed(lasting, sources[target], shape) if weight is tensor else weight
     return weights
+
+
+def _write(file: PreparedWeights, module: Module, sources: Mapping[str, Source], wanted: Shapes, form: Form) -> None:
+    """Have a file hold the weights in the form in which the network takes them. Raises OSError."""
+    passing, scratch = OpenWeights(), Scratch()
+    for target, shape in wanted.items():
+        tensor = _filed(passing, sources[target], shape)
+        order = form.packing(module, target)
+        if order:
+            file.add_ordered(target, order.order(scratch.holding(tensor, order.dtype)))
+        else:
+            file.add(target, form.of(tensor))
+
+
+def _filed(files: OpenWeights, source: Source, shape: tuple[int, ...]) -> Tensor:
+    found, place = source
+    return _taken(files.tensor(found.file, found.name), place).reshape(shape)
 
 
 def _taken(tensor: Tensor, place: Place) -> Tensor:

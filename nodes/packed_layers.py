@@ -116,11 +116,18 @@ def is_differentiated(*tensors: Tensor) -> bool:
 
 
 class Packing(NamedTuple):
-    """Gives a layer its weights, in order."""
+    """How a layer takes its weights in an order of its own."""
 
-    take: Callable[[Tensor], None]
+    order: Callable[[Tensor], Tensor]
+    """Puts weights of `dtype` in order."""
+    give: Callable[[Tensor], None]
+    """Gives the layer weights that are in order."""
+    shape: tuple[int, ...]
+    """Of weights that are in order."""
     dtype: DType
-    """What they have to be of."""
+
+    def take(self, weight: Tensor) -> None:
+        self.give(self.order(weight))
 
 
 def packing(layer: Module, dtype: DType) -> Packing | None:
@@ -128,11 +135,13 @@ def packing(layer: Module, dtype: DType) -> Packing | None:
     if dtype not in packable_types():
         return None
     if is_packable(layer, KERNEL, LEAST):
-        return Packing(partial(_pack_conv, layer), dtype)
+        return Packing(partial(in_order, layer), partial(_give, layer, PackedConv2d), tuple(layer.weight.shape), dtype)
     if is_packable(layer, POINT, LEAST) and layer.stride == POINT and layer.padding == (0, 0):
-        return Packing(partial(_pack_pointwise, layer), dtype)
+        shape = layer.out_channels, layer.in_channels
+        return Packing(_matrix_in_order, partial(_give, layer, PackedPointwiseConv2d), shape, dtype)
     if type(layer) is Linear and min(layer.in_features, layer.out_features) >= LEAST:
-        return Packing(partial(_pack_linear, layer), dtype)
+        shape = layer.out_features, layer.in_features
+        return Packing(_matrix_in_order, partial(_give, layer, PackedLinear), shape, dtype)
     return None
 
 
@@ -174,27 +183,16 @@ def in_order(layer: Conv2d, weight: Tensor) -> Tensor:
     return _OPS._reorder_convolution_weight(weight, layer.padding, layer.stride, layer.dilation, 1, size)
 
 
-def _pack_conv(layer: Conv2d, weight: Tensor) -> None:
-    layer.__class__ = PackedConv2d
-    packed = cast(PackedConv2d, layer)
-    packed.packed = in_order(packed, weight)
-    packed.weight = without_numbers(weight)
-
-
 @torch.no_grad()
-def _pack_pointwise(layer: Conv2d, weight: Tensor) -> None:
-    layer.__class__ = PackedPointwiseConv2d
-    packed = cast(PackedPointwiseConv2d, layer)
-    packed.packed = _OPS._reorder_linear_weight(weight.flatten(1))
-    packed.weight = without_numbers(weight)
+def _matrix_in_order(weight: Tensor) -> Tensor:
+    return _OPS._reorder_linear_weight(weight.flatten(1))
 
 
-@torch.no_grad()
-def _pack_linear(layer: Linear, weight: Tensor) -> None:
-    layer.__class__ = PackedLinear
-    packed = cast(PackedLinear, layer)
-    packed.packed = _OPS._reorder_linear_weight(weight)
-    packed.weight = without_numbers(weight)
+def _give(layer: Module, kind: type[PackedConv2d | PackedPointwiseConv2d | PackedLinear], packed: Tensor) -> None:
+    weight = cast(Tensor, layer.weight)
+    layer.__class__ = kind
+    layer.packed = packed
+    layer.weight = without_numbers(weight, packed.dtype)
 
 
 class Scratch:
@@ -215,9 +213,9 @@ class Scratch:
         return room.view(out, height, width, into).permute(0, 3, 1, 2).copy_(weight)
 
 
-def without_numbers(weight: Tensor) -> Parameter:
+def without_numbers(weight: Tensor, dtype: DType) -> Parameter:
     """What tells a weight's shape and type, and has no numbers."""
-    return Parameter(weight.to("meta"), requires_grad=False)
+    return Parameter(weight.to("meta", dtype), requires_grad=False)
 
 
 def is_packable(layer: Module, kernel: tuple[int, int], least: int) -> TypeGuard[Conv2d]:

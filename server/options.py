@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from server.quantities import SIZE
+
 if TYPE_CHECKING:
     from nodes.precision import PrecisionChoice
 
@@ -24,4 +26,11 @@ allow_pickle = click.option(
     expose_value=False,
     callback=_allow,
     help="Read models in pickles too (.ckpt, .pt, .pth, .bin): numbers alone, and nothing in them is run.",
+)
+
+prepared_bytes = click.option(
+    "--prepared-bytes",
+    type=SIZE,
+    help="How much networks may take on the disk that are kept as this machine computes with them, to be there at once "
+    "the next time. Default 20GiB; 0 keeps none.",
 )

@@ -13,6 +13,7 @@ from server.settings import Settings
 
 if TYPE_CHECKING:
     from graph.store_keeper import StoreKeeper
+    from nodes.prepared_networks import PreparedNetworks
 
 SHOWN = 20
 
@@ -20,11 +21,16 @@ SHOWN = 20
 @click.group(invoke_without_command=True, epilog="Example: latentloom cache clear --older-than 7d")
 @click.pass_context
 def cache(context: click.Context) -> None:
-    """Show which results are kept on disk for later runs, by class of node, those with the most bytes first."""
+    """Show which results are kept on disk for later runs, by class of node, those with the most bytes first.
+
+    And how much networks take that are kept as this machine computes with them.
+    """
     if context.invoked_subcommand is None:
-        with _keeper(context.find_object(Settings) or Settings()) as keeper:
+        settings = context.find_object(Settings) or Settings()
+        with _keeper(settings) as keeper:
             if keeper is not None:
                 _show(keeper)
+        _show_networks(_networks(settings))
 
 
 @cache.command(
@@ -42,16 +48,23 @@ Examples:
 def clear(
     settings: Settings, older_than: int | None, class_name: str | None, larger_than: int | None, everything: bool
 ) -> None:
-    """Remove results from the disk. Conditions add up: an entry goes that fulfils all of them."""
+    """Remove results and prepared networks from the disk. Conditions add up: what goes fulfils all of them.
+
+    What a prepared network was made of stays; it is prepared again when it is next needed.
+    """
     if everything == any(given is not None for given in (older_than, class_name, larger_than)):
         raise click.UsageError("say what is to go: --older-than, --class or --larger-than, or else --all")
+    before = None if older_than is None else time.time() - older_than
+    if class_name is None:
+        count, nbytes = _networks(settings).clear(larger_than, before)
+        if count:
+            click.echo(f"removed {_counted(count)}, {size_text(nbytes)}")
     with _keeper(settings) as keeper:
         if keeper is None:
             return
         keeper.reconcile_all()
         if class_name is not None and class_name not in (known := [kept.class_name for kept in keeper.by_class()]):
             raise click.UsageError(f"no result of a node {class_name!r} is kept; there are: {', '.join(known) or '-'}")
-        before = None if older_than is None else time.time() - older_than
         count, nbytes = keeper.clear(class_name, larger_than, before)
         click.echo(f"removed {count} {'entry' if count == 1 else 'entries'}, {size_text(nbytes)}")
 
@@ -94,3 +107,19 @@ def _show(keeper: "StoreKeeper") -> None:
         )
     if len(classes) > SHOWN:
         click.echo(f"… and {len(classes) - SHOWN} more")
+
+
+def _networks(settings: Settings) -> "PreparedNetworks":
+    from nodes.prepared_networks import PreparedNetworks
+
+    return PreparedNetworks(settings.folders().prepared)
+
+
+def _show_networks(prepared: "PreparedNetworks") -> None:
+    sizes = [status.st_size for _, status in prepared.files()]
+    if sizes:
+        click.echo(f"\n{size_text(sum(sizes))} in {_counted(len(sizes))}\n{prepared.folder}")
+
+
+def _counted(networks: int) -> str:
+    return f"{networks} prepared {'network' if networks == 1 else 'networks'}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from server.options import PRECISIONS, allow_pickle
+from server.options import PRECISIONS, allow_pickle, prepared_bytes
 from server.quantities import SIZE
 from server.settings import Settings, wrong_requests
 
@@ -66,6 +66,7 @@ With --json a wrong workflow is one object too: {"event": "refused", "message": 
 @click.option(
     "--store-bytes", type=SIZE, help="How much the store may hold: 500MB, 20GiB. Default 20GiB on disk, 2GiB in memory."
 )
+@prepared_bytes
 @click.option(
     "--node-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds after which a node counts as failed."
 )
@@ -82,6 +83,7 @@ def run(
     precision: "PrecisionChoice",
     store: "StoreChoice",
     store_bytes: int | None,
+    prepared_bytes: int | None,
     node_timeout: float | None,
     check_nodes: bool,
     as_json: bool,
@@ -111,6 +113,7 @@ def run(
             catalogue=catalogue,
             store=usual_store(folders, store, store_bytes),
             precision=precision,
+            prepared_bytes=prepared_bytes,
         )
         workflow = override(document.workflow, engine.catalogue, overrides, seed)
         graph = engine.resolve(workflow)

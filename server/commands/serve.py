@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from server.logs import FORMATS, log_to_stderr
-from server.options import PRECISIONS, allow_pickle
+from server.options import PRECISIONS, allow_pickle, prepared_bytes
 from server.quantities import SIZE
 from server.settings import Settings, WrongRequest
 
@@ -145,6 +145,7 @@ Flags of ComfyUI's server are accepted; those that mean nothing here are named i
 )
 @click.option("--cache-none", is_flag=True, help="The same as --store none.")
 @click.option("--store-bytes", type=SIZE, help="How much the store may hold: 500MB, 20GiB.")
+@prepared_bytes
 @click.option("--recycle-jobs", type=click.IntRange(1), metavar="N", help="Replace a worker after so many jobs.")
 @click.option("--recycle-memory", type=SIZE, metavar="SIZE", help="Replace a worker that holds more memory than this.")
 @click.option(
@@ -309,6 +310,7 @@ class _Given:
             own_nodes=tuple(path.absolute() for path in self.settings.own_nodes),
             store="none" if given["cache_none"] else given["store"],
             store_bytes=given["store_bytes"],
+            prepared_bytes=given["prepared_bytes"],
             precision=self._precision(),
             allow_pickle=pickles.allowed(),
             previews=PreviewOptions(side=given["preview_size"], most_per_second=10.0 if previews else 0.0),

@@ -39,6 +39,8 @@ class WorkerOptions:
         own_nodes: Python files, or folders of them, with nodes beside those in the data folder's `nodes/`.
         store: where results are kept.
         store_bytes: how much the store may hold; None: as much as `latentloom run` lets it.
+        prepared_bytes: how much networks may take on the disk that are kept as this machine computes with them; None:
+            as much as `latentloom run` lets them.
         precision: the number format of denoising networks.
         allow_pickle: whether models in pickles are read, numbers alone.
         warm_up: import the heavy libraries before the first job comes, which then is not kept waiting by them.
@@ -52,6 +54,7 @@ class WorkerOptions:
     own_nodes: tuple[Path, ...] = ()
     store: StoreChoice = "disk"
     store_bytes: int | None = None
+    prepared_bytes: int | None = None
     precision: Precision = "auto"
     allow_pickle: bool = False
     warm_up: bool = True

@@ -247,7 +247,14 @@ def _engine(order: Configure) -> "Engine":
     catalogue = full_catalogue(folders, options.own_nodes)
     store = usual_store(folders, options.store, options.store_bytes)
     device = pool_device(order.device)
-    return Engine(folders, catalogue=catalogue, store=store, precision=options.precision, device=device)
+    return Engine(
+        folders,
+        catalogue=catalogue,
+        store=store,
+        precision=options.precision,
+        device=device,
+        prepared_bytes=options.prepared_bytes,
+    )
 
 
 def _warm_up(engine: "Engine") -> None:
