@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from mmap import mmap
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +25,7 @@ from graph.folders import Folders
 from graph.store import MemoryStore
 from nodes.engine import Engine
 from server.bench.random_models import write_file, write_folder
-from server.workers.worker import HEAVY
+from server.workers.worker import warm_up
 
 if TYPE_CHECKING:
     from nodes.precision import PrecisionChoice
@@ -105,9 +104,6 @@ def _floor(file: Path) -> float:
 
 
 def _ours(folder: Path, size: int, steps: int, precision: str) -> Cost:
-    for module in HEAVY:  # as a worker does before its first job
-        import_module(module)
-
     from graph.builder import WorkflowBuilder
     from nodes.checkpoints import load_checkpoint
     from nodes.latents import decode, empty_latent
@@ -116,6 +112,7 @@ def _ours(folder: Path, size: int, steps: int, precision: str) -> Cost:
     from nodes.text import encode_text
 
     engine = Engine(Folders.below(folder), store=MemoryStore(1 << 30), precision=cast(Any, precision))
+    warm_up(engine)  # as a worker does before its first job
 
     def picture(seed: int) -> tuple[float, float]:
         with WorkflowBuilder() as workflow:

@@ -68,6 +68,10 @@ HEAVY = (
     "diffusers.models.unets.unet_2d_condition",
     "diffusers.models.autoencoders.autoencoder_kl",
     "transformers.models.clip.modeling_clip",
+    "nodes.text_encoding",
+    "nodes.trajectory",
+    "nodes.materialise",
+    "nodes.autoencoding",
 )
 """What the first picture needs."""
 
@@ -103,7 +107,7 @@ class Worker:
         runner = self._runner = Runner(engine, self._outbox, self._alive, self._order.options.previews)
         self._outbox.put(Ready(nodes=len(engine.catalogue)))
         if self._order.options.warm_up:
-            Thread(target=_warm_up, args=(engine,), daemon=True).start()
+            Thread(target=warm_up, args=(engine,), daemon=True).start()
         self._serve(engine, runner)
         self._outbox.put(Leaving())
         runner.hand_back()
@@ -257,7 +261,7 @@ def _engine(order: Configure) -> "Engine":
     )
 
 
-def _warm_up(engine: "Engine") -> None:
+def warm_up(engine: "Engine") -> None:
     """Do what the first jobs would have to wait for: look at the code of all nodes, import what pictures need."""
     from graph.keys import node_identity
 
