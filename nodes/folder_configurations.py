@@ -59,6 +59,7 @@ class VaeConfiguration(Configuration):
     block_out_channels: list[int] = Field(default=[64], min_length=1)
     latent_channels: int = 4
     scaling_factor: float = 0.18215
+    shift_factor: float | None = None
     latents_mean: tuple[float, ...] | None = None
     latents_std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
 
@@ -74,10 +75,24 @@ class VaeConfiguration(Configuration):
         deviations = self.latents_std
         return self.scaling_factor if deviations is None else tuple(self.scaling_factor / each for each in deviations)
 
+    @property
+    def shift(self) -> Scale:
+        return self.latents_mean or self.shift_factor or 0.0
+
 
 class PreviewConfiguration(Configuration):
     weight: tuple[tuple[float, float, float], ...]
     bias: tuple[float, float, float]
+
+
+class FlowConfiguration(Configuration):
+    """That of a scheduler for rectified flows. With dynamic shifting the shift grows with the picture."""
+
+    class_name: Literal["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"] = Field(
+        alias="_class_name"
+    )
+    shift: float = Field(default=1.0, gt=0)
+    use_dynamic_shifting: bool = False
 
 
 class SchedulerConfiguration(Configuration):

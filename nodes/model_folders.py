@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from graph.identity import content_identity, digest, encode
 from nodes.folder_configurations import (
     Configuration,
+    FlowConfiguration,
     PipelineIndex,
     PreviewConfiguration,
     SchedulerConfiguration,
@@ -139,6 +140,12 @@ def scheduler_beside(folder: Path) -> SchedulerConfiguration | None:
     """How a U-Net was trained, where its folder lies beside its scheduler's. Raises ModelError."""
     path = folder.parent / "scheduler" / "scheduler_config.json"
     return _read(path, SchedulerConfiguration, LAYOUT) if folder.is_dir() and path.is_file() else None
+
+
+def flow_beside(folder: Path) -> FlowConfiguration | None:
+    """How a transformer was trained, where its folder lies beside its scheduler's. Raises ModelError."""
+    path = folder.parent / "scheduler" / "scheduler_config.json"
+    return _read(path, FlowConfiguration, LAYOUT) if folder.is_dir() and path.is_file() else None
 
 
 def vae_beside(folder: Path) -> VaeConfiguration | None:

@@ -18,15 +18,18 @@ from nodes.model_folders import (
     OPEN_WIDTH,
     TEXT_STEM,
     UNET_STEM,
+    flow_beside,
     made_by_openai,
     part_weights,
     scheduler_beside,
     vae_beside,
     weight_files,
 )
+from nodes.network_layout import network_plan
 from nodes.safetensors_header import AGAIN, Header, TensorEntry
 from nodes.text_layout import text_plan
 from nodes.tokenizer_files import find_tokenizer
+from nodes.transformer_models import LATENTS, as_configured, transformer_model
 from nodes.unet_layout import unet_plan
 from nodes.vae_layout import vae_plan
 from nodes.values import Clip, ContinuousLevels, Model, Prediction, Told, Vae, Weights
@@ -77,8 +80,10 @@ def read_single_checkpoint(
 
 
 def read_single_unet(path: Path, name: str) -> Model:
-    """A reference to the U-Net of a file, which may hold more, or of a folder. Raises ModelError."""
-    header, found = identified(path, "U-Net", "checkpoint", stem=UNET_STEM)
+    """A reference to the denoising network of a file, which may hold more, or of a folder. Raises ModelError."""
+    header, found = identified(path, "U-Net", "diffusion transformer", "checkpoint", stem=UNET_STEM)
+    if found.family in LATENTS:
+        return as_configured(_model(path, name, header, found, None), flow_beside(path), vae_beside(path))
     scheduler, vae = scheduler_beside(path), vae_beside(path)
     if scheduler is None:
         return _model(path, name, header, found, None)
@@ -146,7 +151,10 @@ def file_reference(path: Path, name: str, prefix: str) -> Weights:
 
 
 def _model(path: Path, name: str, header: Header, found: Identified, prediction: Prediction | None) -> Model:
-    assert found.family is not None and found.unet is not None  # every U-Net has both
+    assert found.family is not None and found.unet is not None  # every denoising network has both
+    if found.family == "SD 3" or found.family == "Flux":
+        config = network_plan(shapes_below(header.entries, found.unet)).config
+        return transformer_model(_reference(path, name, found.unet, UNET_STEM), found.family, config)
     chosen = prediction or _prediction(path, header, found)
     statistics = any(each.startswith(STATISTICS) for each in header.entries)
     model = Model(
