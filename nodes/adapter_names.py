@@ -69,8 +69,8 @@ _TEXT_STARTS: Mapping[Part, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def text_part(clip: Clip, encoder: Clip) -> Part | None:
-    """Which part of a model one of its text encoders is, as files name them; None for a T5, which none changes."""
-    if encoder.tower == "T5":
+    """Which part of a model one of its text encoders is, as files name them; None: no file is for a T5."""
+    if encoder.tower == "T5" or clip.absent:
         return None
     if not clip.further:
         return "only text encoder"

@@ -1,5 +1,6 @@
 """Load models by name: what a loader gives is a reference; the weights are read when a node needs them."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Literal, NamedTuple
 
@@ -8,6 +9,7 @@ from pydantic import Field
 from graph.folders import Folders
 from graph.node import node
 from graph.values import INJECTED
+from nodes.identification import Family
 from nodes.model_folders import read_checkpoint, read_vae
 from nodes.model_sources import CheckpointSource, PartSource, PipelineSource, VaeSource
 from nodes.single_files import (
@@ -43,7 +45,9 @@ ClipType = Literal[
     "hidream", "chroma", "ace", "omnigen2", "qwen_image", "hunyuan_image",
 ]  # fmt: skip
 DualClipType = Literal["sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image"]
-CLIP_TYPES = "What it is for; the file itself tells."
+CLIP_TYPES = "What it is for; of CLIPs alone, the files themselves tell."
+FAMILIES: Mapping[str, Family | None] = {"stable_diffusion": None, "sdxl": None, "sd3": "SD 3", "flux": "Flux"}
+"""The types that are supported; None: whatever the files are."""
 
 
 class Checkpoint(NamedTuple):
@@ -124,8 +128,7 @@ def load_clip(
     folders: Folders = INJECTED,
 ) -> Clip:
     """A text encoder on its own, by name."""
-    _refuse_other_types(type, "stable_diffusion")
-    return read_single_clip([(TEXT_ENCODERS.locate(folders, clip_name), clip_name)], folders)
+    return _text_encoders(folders, type, clip_name)
 
 
 @node("DualCLIPLoader", category="advanced/loaders")
@@ -138,11 +141,20 @@ def load_two_clips(
     ] = "default",
     folders: Folders = INJECTED,
 ) -> Clip:
-    """Two text encoders that work together, as SDXL's do, in either order."""
-    _refuse_other_types(type, "sdxl")
-    return read_single_clip([(TEXT_ENCODERS.locate(folders, each), each) for each in (clip_name1, clip_name2)], folders)
+    """Two text encoders that work together, in either order: SDXL's, Flux's, or any two of Stable Diffusion 3's."""
+    return _text_encoders(folders, type, clip_name1, clip_name2)
 
 
-def _refuse_other_types(type: str, known: str) -> None:
-    if type != known:
-        raise ValueError(f"type {type}: text encoders of this family are not supported; expected {known}")
+@node("TripleCLIPLoader", category="advanced/loaders")
+def load_three_clips(
+    clip_name1: TextEncoderName, clip_name2: TextEncoderName, clip_name3: TextEncoderName, folders: Folders = INJECTED
+) -> Clip:
+    """The three text encoders of Stable Diffusion 3, in any order."""
+    return _text_encoders(folders, "sd3", clip_name1, clip_name2, clip_name3)
+
+
+def _text_encoders(folders: Folders, type: str, *names: str) -> Clip:
+    if type not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise ValueError(f"type {type}: text encoders of this family are not supported; expected one of {known}")
+    return read_single_clip([(TEXT_ENCODERS.locate(folders, each), each) for each in names], folders, FAMILIES[type])

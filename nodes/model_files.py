@@ -99,7 +99,7 @@ def checkpoint_tensors(model: Model, clip: Clip, vae: Vae) -> Iterator[Saved]:
     yield from model_tensors(model)
     yield from _statistics(model)
     yield from (each._replace(name=f"first_stage_model.{each.name}") for each in vae_tensors(vae))
-    for at, encoder in enumerate(clip.encoders):
+    for at, encoder in enumerate(() if clip.absent else clip.encoders):
         if encoder.left_out:
             advice = "Load the model from a single file."
             raise ModelError(encoder.weights.path, "the text encoder lacks layers that such a file has", advice)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from graph.folders import Folders
 from graph.identity import content_identity, digest, encode
@@ -27,7 +27,10 @@ from nodes.model_folders import (
 )
 from nodes.network_layout import network_plan
 from nodes.safetensors_header import AGAIN, Header, TensorEntry
+from nodes.t5_layout import is_t5 as has_t5
+from nodes.t5_layout import t5_plan
 from nodes.text_layout import text_plan
+from nodes.text_references import absent, family_by_texts, is_t5, text_reference, together, tower_of
 from nodes.tokenizer_files import find_tokenizer
 from nodes.transformer_models import LATENTS, as_configured, transformer_model
 from nodes.unet_layout import unet_plan
@@ -51,6 +54,8 @@ STATISTICS = "noise_augmentor."
 """How the names of unCLIP's mean and spread of CLIP's pictures start."""
 
 TrainedPrediction = Literal["epsilon", "v_prediction", "sample"]
+Encoder = tuple[Weights, NetworkPlan]
+"""A text encoder, and how it is built."""
 
 
 def read_single_checkpoint(
@@ -62,20 +67,21 @@ def read_single_checkpoint(
         prediction: what its U-Net predicts, where that is known better than from the file.
     """
     header, found = identified(path, "checkpoint")
-    if found.vae is None or not found.texts:
+    if found.vae is None or found.family is None:
         raise ModelError(
             path,
             f"it is {found} {' and '.join(found.notes)}",
             "Load its U-Net with UNETLoader, and the rest with VAELoader and CLIPLoader.",
         )
-    texts = [(prefix, _encoder(path, name, header.entries, prefix)) for prefix in found.texts]
-    clip = _clip(path, [each for _, each in texts], folders, found.family)
-    widths = sum(each.config["hidden_size"] for _, (_, each) in texts)
+    texts = [_encoder(path, name, header.entries, prefix) for prefix in found.texts]
+    clip = _clip_of_checkpoint(path, name, texts, folders, found.family)
     model = _model(path, name, header, found, prediction)
-    wanted = unet_plan(shapes_below(header.entries, found.unet or "")).config["cross_attention_dim"]
-    if wanted != widths:
-        reason = f"its U-Net expects text states of width {wanted}, and its text encoders make {widths}"
-        raise ModelError(path, reason, "Load a text encoder that belongs to it with CLIPLoader.")
+    if not clip.absent and clip.joined == "side by side":
+        widths = sum(each.config["hidden_size"] for _, each in texts)
+        wanted = unet_plan(shapes_below(header.entries, found.unet or "")).config["cross_attention_dim"]
+        if wanted != widths:
+            reason = f"its U-Net expects text states of width {wanted}, and its text encoders make {widths}"
+            raise ModelError(path, reason, "Load a text encoder that belongs to it with CLIPLoader.")
     return model, clip, _vae(path, name, header.entries, found.vae)
 
 
@@ -101,17 +107,17 @@ def read_single_vae(path: Path, name: str) -> Vae:
     return _vae(path, name, header.entries, found.vae)
 
 
-def read_single_clip(files: Sequence[tuple[Path, str]], folders: Folders) -> Clip:
-    """A reference to one text encoder, or to two, each in a file or folder of its own. Raises ModelError."""
-    encoders: list[tuple[Weights, NetworkPlan]] = []
+def read_single_clip(files: Sequence[tuple[Path, str]], folders: Folders, family: Family | None = None) -> Clip:
+    """A reference to text encoders, each in a file or folder of its own, in any order. Raises ModelError.
+
+    Args:
+        family: whose they are; None: one or two CLIPs, which tell themselves.
+    """
+    encoders: list[Encoder] = []
     for path, name in files:
         header, found = identified(path, "text encoder", "checkpoint", stem=TEXT_STEM)
         encoders += [_encoder(path, name, header.entries, prefix) for prefix in found.texts]
-    # OpenAI's comes first, as in whole files; widths order what remains.
-    encoders.sort(
-        key=lambda encoder: (encoder[1].config["hidden_act"] != "quick_gelu", encoder[1].config["hidden_size"])
-    )
-    return _clip(files[0][0], encoders, folders, None)
+    return _clip(files[0][0], encoders, folders, family)
 
 
 def identified(path: Path, *kinds: str, stem: str = "") -> tuple[Header, Identified]:
@@ -218,62 +224,40 @@ def _prediction(path: Path, header: Header, found: Identified) -> TrainedPredict
     return "v_prediction"
 
 
-def _encoder(path: Path, name: str, entries: Mapping[str, TensorEntry], prefix: str) -> tuple[Weights, NetworkPlan]:
+def _encoder(path: Path, name: str, entries: Mapping[str, TensorEntry], prefix: str) -> Encoder:
+    shapes = shapes_below(entries, prefix)
     try:
-        return _reference(path, name, prefix, TEXT_STEM), text_plan(
-            shapes_below(entries, prefix), openai=made_by_openai(path) if path.is_dir() else None
-        )
+        if has_t5(shapes):
+            return _reference(path, name, prefix, TEXT_STEM), t5_plan(shapes)
+        openai = made_by_openai(path) if path.is_dir() else None
+        return _reference(path, name, prefix, TEXT_STEM), text_plan(shapes, openai=openai)
     except NotThisNetwork as error:
         raise ModelError(path, f"its text encoder cannot be used: {error}") from error
 
 
-def _clip(path: Path, encoders: Sequence[tuple[Weights, NetworkPlan]], folders: Folders, family: Family | None) -> Clip:
-    """Text encoders as the family uses them; without one, as those of their widths are used."""
-    tokenizer = find_tokenizer(path, folders)
+def _clip_of_checkpoint(path: Path, name: str, texts: Sequence[Encoder], folders: Folders, family: Family) -> Clip:
+    """The text encoders of a whole file, which may have none, or not all that its family cannot do without."""
+    alone = [is_t5(plan.config) for _, plan in texts]
+    if not texts or (family == "Flux" and sorted(alone) != [False, True]):
+        return absent(file_reference(path, name, ""), family)
+    return _clip(path, texts, folders, family)
+
+
+def _clip(path: Path, encoders: Sequence[Encoder], folders: Folders, family: Family | None) -> Clip:
+    """Text encoders as the family uses them; without one, as those of their widths are used. Raises ModelError."""
     configs = [plan.config for _, plan in encoders]
-    kind = family or _family(configs)
-    clips = [
-        text_reference(weights, tokenizer, kind, by_openai=config["hidden_act"] == "quick_gelu")
-        for (weights, _), config in zip(encoders, configs, strict=True)
-    ]
-    # diffusers keeps those layers of Stable Diffusion 2's text encoder that are used.
-    shortened = (
-        (config["num_hidden_layers"], config["hidden_size"]) == (OPEN_LAYERS, OPEN_WIDTH) for config in configs
-    )
-    whole = [replace(clip, left_out=int(short)) for clip, short in zip(clips, shortened, strict=True)]
-    return together(path, whole)
-
-
-def _family(configs: Sequence[Mapping[str, Any]]) -> Family:
-    if len(configs) > 1:
-        return "SDXL"
-    if configs[0]["hidden_act"] == "quick_gelu":
-        return "SD 1"
-    return "SD 2" if configs[0]["hidden_size"] <= 1024 else "SDXL refiner"
-
-
-def text_reference(weights: Weights, tokenizer: Weights, family: Family, *, by_openai: bool) -> Clip:
-    """A text encoder as a family uses it: which layer, with the final norm or not, and what fills up a chunk."""
-    pad = None if by_openai else 0
-    match family:
-        case "SD 1" | "Flux":
-            return Clip(weights, tokenizer, pad=pad)
-        case "SD 2":
-            return Clip(weights, tokenizer, layer=-2, pad=pad, tower="CLIP-H")
-        case "SDXL" | "SDXL refiner" | "SD 3":
-            tower = "CLIP-L" if by_openai else "CLIP-G"
-            return Clip(weights, tokenizer, layer=-2, normed=False, pad=pad, projected=not by_openai, tower=tower)
-
-
-def together(path: Path, clips: Sequence[Clip]) -> Clip:
-    """One or two text encoders as one value. Raises ModelError for another number."""
-    match clips:
-        case [only]:
-            return only
-        case [first, second]:
-            return replace(first, further=(second,))
-        case _:
-            raise ModelError(path, f"there are {len(clips)} text encoders", "One or two can be used.")
+    if family is None and any(map(is_t5, configs)):
+        kind: Family = "SDXL" if len(configs) > 1 else "SD 1"
+    else:
+        kind = family or family_by_texts(configs)
+    clips: list[Clip] = []
+    for weights, plan in encoders:
+        tower = tower_of(plan.config, kind)
+        clip = text_reference(weights, find_tokenizer(weights.path, folders, tower), tower, kind)
+        # diffusers keeps those layers of Stable Diffusion 2's text encoder that are used.
+        size = plan.config.get("num_hidden_layers"), plan.config.get("hidden_size")
+        clips.append(replace(clip, left_out=int(size == (OPEN_LAYERS, OPEN_WIDTH))))
+    return together(path, clips, kind)
 
 
 def _vae(path: Path, name: str, entries: Mapping[str, TensorEntry], prefix: str) -> Vae:

@@ -11,6 +11,7 @@ from nodes.model_errors import ModelError
 from nodes.prompt_chunks import Chunk, chunks, pack
 from nodes.t5_layout import NORM
 from nodes.t5_tokenizer import load_t5_tokenizer
+from nodes.text_references import refuse_absent
 from nodes.values import Clip, Conditioning, Prompt, Tower
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def encode_prompt(pool: "ModelPool", clip: Clip, text: str | Texts, folders: Fol
         text: for all text encoders, or for each of them. Then those of CLIP have as many chunks, some of them empty.
         folders: where the embeddings are that the text mentions; without, `embedding:name` is plain text.
     """
+    refuse_absent(clip)
     towers = {each.tower: each for each in clip.encoders}
     texts = _texts(clip, text)
     clips = [each for tower, each in towers.items() if tower != "T5" and tower in texts]

@@ -140,6 +140,7 @@ class Clip(Value, kind="CLIP"):
     `normed`: its states go through the final norm, whichever layer they are from. `left_out` layers at the end are in
     no file, and count all the same. A chunk is filled up with the token `pad`, or the tokenizer's own. `projected`: the
     pooled state is. `further` encoders, which have no further ones themselves, work with this one; how, `joined` says.
+    `absent`: the model has none in its file, which is no matter until one is asked for.
     """
 
     weights: Weights
@@ -152,6 +153,7 @@ class Clip(Value, kind="CLIP"):
     tower: Tower = "CLIP-L"
     further: tuple[Clip, ...] = ()
     joined: Joined = "side by side"
+    absent: bool = False
 
     @property
     def encoders(self) -> tuple[Clip, ...]:

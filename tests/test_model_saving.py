@@ -7,7 +7,7 @@ import torch
 from torch.nn import Module
 
 from graph.folders import Folders
-from nodes.checkpoints import load_checkpoint, load_two_clips, load_unet, load_vae
+from nodes.checkpoints import load_checkpoint, load_clip, load_unet, load_vae
 from nodes.documents import Documents
 from nodes.loras import load_lora_for_model
 from nodes.model_errors import ModelError
@@ -63,8 +63,7 @@ def test_both_text_encoders_are_saved(folders: Folders):
         written, expected = tiny_models.load_weights(path), POOL.text_encoder(encoder).state_dict()
         bare = {name.removeprefix("text_model."): tensor for name, tensor in written.items()}
         assert all(torch.equal(bare[name.removeprefix("text_model.")], tensor) for name, tensor in expected.items())
-    loaded = load_two_clips(first.name, second.name, folders=folders)
-    assert [each.weights.name for each in loaded.further] == [second.name]
+    assert [load_clip(path.name, folders=folders).weights.name for path in (first, second)] == [first.name, second.name]
 
 
 @pytest.mark.parametrize("name", ["SD 2.safetensors", "SD 2"])

@@ -78,8 +78,12 @@ def test_the_shorter_of_two_texts_is_filled_up_with_empty_chunks(folders: Folder
 def test_one_text_encoder_is_used_as_its_family_does(folders: Folders):
     clip = load_clip("l.safetensors", folders=folders)
     assert (clip.layer, clip.normed, clip.further) == (-1, True, ())
-    with pytest.raises(ValueError, match="type flux: text encoders of this family are not supported; expected sdxl"):
+    with pytest.raises(ValueError, match="type hidream: text encoders of this family are not supported; expected one"):
+        load_two_clips("l.safetensors", "g.safetensors", type="hidream", folders=folders)
+    with pytest.raises(ModelError, match="Flux needs a CLIP-L and a T5, but there is CLIP-L and CLIP-G"):
         load_two_clips("l.safetensors", "g.safetensors", type="flux", folders=folders)
+    with pytest.raises(ModelError, match="two are of the same kind .CLIP-L and CLIP-L."):
+        load_two_clips("l.safetensors", "l.safetensors", folders=folders)
 
 
 def test_a_network_where_another_is_expected_is_named(folders: Folders):
@@ -161,7 +165,6 @@ def without(prefix: str) -> Callable[[layouts.Shapes], layouts.Shapes]:
 
 BAD: dict[str, tuple[Callable[[layouts.Shapes], layouts.Shapes], str]] = {
     "no VAE": (without("first_stage_model."), "without a VAE. Load its U-Net with UNETLoader"),
-    "no text encoder": (without("cond_stage_model."), "without a text encoder"),
     "no model": (lambda _: {"a": (1,), "b": (1,), "c": (1,)}, "not recognised: .*not a LoRA.*models inspect"),
     "mixed": (
         lambda shapes: (
@@ -179,6 +182,15 @@ def test_a_file_that_is_not_whole_is_refused_with_what_to_do(case: str, tmp_path
     path = layouts.write_header(tmp_path / "bad.safetensors", change(small_models.shapes_of(SMALL["SD 1"], 600)))
     with pytest.raises(ModelError, match=message):
         read_single_checkpoint(path, "bad", folders)
+
+
+def test_a_file_without_a_text_encoder_says_so_when_one_is_asked_for(tmp_path: Path, folders: Folders):
+    shapes = without("cond_stage_model.")(small_models.shapes_of(SMALL["SD 1"], 600))
+    path = layouts.write_header(tmp_path / "none.safetensors", shapes)
+    model, clip, _ = read_single_checkpoint(path, "none", folders)
+    assert model.weights.path == path
+    with pytest.raises(ModelError, match="holds no text encoder. Load them with CLIPLoader"):
+        encode_prompt(ModelPool(precision="fp32", device="cpu"), clip, "cat")
 
 
 def test_a_weight_too_few_is_named_when_the_network_is_wanted(tmp_path: Path, folders: Folders):
