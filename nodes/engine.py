@@ -100,7 +100,7 @@ class Engine:
         self.catalogue = full_catalogue(self.folders) if catalogue is None else catalogue
         self.store: Store = MemoryStore(MEMORY_BYTES) if store is None else store
         room = PREPARED_BYTES if prepared_bytes is None else prepared_bytes
-        prepared = PreparedNetworks(self.folders.prepared, room)
+        prepared = PreparedNetworks(self.folders.prepared, room) if room else None
         self.models = ModelPool(precision, device, prepared=prepared)
         self.executor = Executor(lanes, threads=threads, codec=CODEC)
 

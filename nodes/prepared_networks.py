@@ -54,15 +54,21 @@ class PreparedNetworks:
         path = self.path(key)
         try:
             found = PreparedNetwork(path)
-            os.utime(path)
         except FileNotFoundError:
             return None
         except (OSError, ModelError) as error:
-            if path.exists():
-                log.warning("%s cannot be used, and is made again: %s", path, error)
-                path.unlink(missing_ok=True)
+            self.reject(key, error)
             return None
+        with suppress(OSError):  # where nobody may write, nothing is removed either
+            os.utime(path)
         return found
+
+    def reject(self, key: bytes, error: Exception) -> None:
+        """Remove a file that is not what its name says."""
+        path = self.path(key)
+        log.warning("%s cannot be used, and is made again: %s", path, error)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
     def begin(self, key: bytes, names: Iterable[str], nbytes: int) -> "Draft | None":
         """A file to write a network of about so many bytes into; None where it is too small, or there is no room.

@@ -120,8 +120,7 @@ def from_prepared(
     try:
         return take_prepared(module, found, wanted, dtype)
     except ValueError as error:
-        log.warning("%s cannot be used, and is made again: %s", prepared.path(key), error)
-        prepared.path(key).unlink(missing_ok=True)
+        prepared.reject(key, error)
         return None
 
 
