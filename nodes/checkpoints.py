@@ -10,8 +10,9 @@ from graph.folders import Folders
 from graph.node import node
 from graph.values import INJECTED
 from nodes.identification import Family
-from nodes.model_folders import read_checkpoint, read_vae
+from nodes.model_folders import read_vae
 from nodes.model_sources import CheckpointSource, PartSource, PipelineSource, VaeSource
+from nodes.pipelines import read_pipeline
 from nodes.single_files import (
     TrainedPrediction,
     read_single_checkpoint,
@@ -64,7 +65,7 @@ def load_checkpoint(ckpt_name: CheckpointName, folders: Folders = INJECTED) -> C
     path = CHECKPOINTS.locate(folders, ckpt_name)
     if path.is_file():
         return Checkpoint(*read_single_checkpoint(path, ckpt_name, folders))
-    return Checkpoint(*read_checkpoint(path, ckpt_name))
+    return Checkpoint(*read_pipeline(path, ckpt_name))
 
 
 @node(
@@ -84,7 +85,7 @@ def load_checkpoint_as(
     if path.is_file():
         model, clip, vae = read_single_checkpoint(path, ckpt_name, folders, prediction)
     else:
-        model, clip, vae = read_checkpoint(path, ckpt_name)
+        model, clip, vae = read_pipeline(path, ckpt_name)
         model = replace(model, prediction=prediction)
     layer = -2 if "clip_skip_2" in config_name else clip.layer
     return Checkpoint(model, replace(clip, layer=layer), vae)
@@ -93,7 +94,7 @@ def load_checkpoint_as(
 @node("DiffusersLoader", category="advanced/loaders/deprecated")
 def load_pipeline(model_path: Annotated[str, PIPELINES], folders: Folders = INJECTED) -> Checkpoint:
     """A diffusion model with its text encoder and autoencoder from a folder in diffusers layout, by name."""
-    return Checkpoint(*read_checkpoint(PIPELINES.locate(folders, model_path), model_path))
+    return Checkpoint(*read_pipeline(PIPELINES.locate(folders, model_path), model_path))
 
 
 @node("VAELoader", category="loaders", title="Load VAE")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nodes.latent_scale import EDM_SIGMA_DATA, PLAYGROUND_LEVELS
 from nodes.values import ContinuousLevels, Prediction, Scale
@@ -20,14 +20,18 @@ class PipelineIndex(Configuration):
     vae: tuple[str | None, str | None] = (None, None)
     text_encoder: tuple[str | None, str | None] = (None, None)
     text_encoder_2: tuple[str | None, str | None] = (None, None)
+    text_encoder_3: tuple[str | None, str | None] = (None, None)
     tokenizer: tuple[str | None, str | None] = (None, None)
     tokenizer_2: tuple[str | None, str | None] = (None, None)
+    tokenizer_3: tuple[str | None, str | None] = (None, None)
+    transformer: tuple[str | None, str | None] = (None, None)
     scheduler: tuple[str | None, str | None] = (None, None)
 
     @property
     def encoders(self) -> list[tuple[str, str]]:
         """The folders of text encoders, each with that of its tokenizer."""
-        known = {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
+        names = ("text_encoder", "text_encoder_2", "text_encoder_3")
+        known: dict[str, tuple[str | None, str | None]] = {name: getattr(self, name) for name in names}
         return [(part, part.replace("text_encoder", "tokenizer")) for part, (_, kind) in known.items() if kind]
 
 
@@ -46,8 +50,15 @@ class UnetConfiguration(Configuration):
         return [name for name in names if getattr(self, name) not in (None, "text_time")]
 
 
+class TransformerConfiguration(Configuration):
+    in_channels: int = 16
+    joint_attention_dim: int = 4096
+    pooled_projection_dim: int = 2048
+    guidance_embeds: bool = False
+
+
 class TextConfiguration(Configuration):
-    hidden_size: int = 512
+    hidden_size: int = Field(default=512, validation_alias=AliasChoices("hidden_size", "d_model"))
     projection_dim: int = 512
     num_hidden_layers: int = 12
     model_type: str = "clip_text_model"

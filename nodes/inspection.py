@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from nodes.identification import Unrecognised, identify
+from nodes.identification import Identified, Unrecognised, identify
 from nodes.model_errors import ModelError
 from nodes.safetensors_header import TensorEntry
 from nodes.weight_files import read_whole_header
@@ -68,15 +68,21 @@ def _sizes(entries: dict[str, TensorEntry]) -> str:
 def _folder(path: Path) -> Description:
     from nodes.clip_vision import read_clip_vision
     from nodes.control_files import folder_design, read_control_net
-    from nodes.model_folders import TEXT_STEM, read_checkpoint, read_vae
+    from nodes.model_folders import TEXT_STEM, read_vae, weight_files
+    from nodes.pipelines import read_pipeline
 
     if (path / "model_index.json").is_file():
-        model, _, _ = read_checkpoint(path, path.name)
+        model, _, _ = read_pipeline(path, path.name)
         return Description("checkpoint (diffusers folder)", (f"predicts {model.prediction}",), True)
     if (design := folder_design(path)) is not None:
         read_control_net(path, path.name)
         return Description(f"{design} (diffusers folder)", (), True)
-    if (path / f"{TEXT_STEM}.safetensors").is_file():
+    if any((path / f"{TEXT_STEM}.safetensors{end}").is_file() for end in ("", ".index.json")):
+        files = weight_files(path, TEXT_STEM)
+        entries = {name: entry for file in files for name, entry in read_whole_header(file).entries.items()}
+        found = identify(entries)
+        if isinstance(found, Identified) and found.kind == "text encoder":
+            return Description("text encoder (transformers folder)", (*found.notes, _sizes(entries)), True)
         read_clip_vision(path, path.name)
         return Description("CLIP vision (transformers folder)", (), True)
     read_vae(path, path.name)

@@ -36,7 +36,7 @@ LAYOUT = (
     "A checkpoint is a folder in diffusers layout: model_index.json beside unet/, vae/, text_encoder/, tokenizer/ "
     "and scheduler/, with the weights as .safetensors."
 )
-ONLY_SD = "Models of the families Stable Diffusion 1, 2 and XL can be used."
+ONLY_SD = "Models of the families Stable Diffusion 1, 2, XL and 3 and Flux can be used."
 PIPELINES = frozenset(
     f"StableDiffusion{kind}Pipeline"
     for kind in ("", "Img2Img", "Inpaint", "InstructPix2Pix", "XL", "XLImg2Img", "XLInpaint", "XLInstructPix2Pix")
@@ -57,14 +57,13 @@ def read_checkpoint(folder: Path, name: str) -> tuple[Model, Clip, Vae]:
 
     Raises ModelError, which says what is missing or unsuitable and what to do.
     """
-    _refuse_file(folder, LAYOUT)
-    index = _read(folder / "model_index.json", PipelineIndex, LAYOUT)
+    index = read_index(folder)
     _check_pipeline(folder / "model_index.json", index)
-    unet = _read(folder / "unet" / "config.json", UnetConfiguration, LAYOUT)
-    texts = [_read(folder / part / "config.json", TextConfiguration, LAYOUT) for part, _ in index.encoders]
-    vae = _read(folder / "vae" / "config.json", VaeConfiguration, LAYOUT)
+    unet = read_configuration(folder / "unet" / "config.json", UnetConfiguration, LAYOUT)
+    texts = [read_configuration(folder / part / "config.json", TextConfiguration, LAYOUT) for part, _ in index.encoders]
+    vae = read_configuration(folder / "vae" / "config.json", VaeConfiguration, LAYOUT)
     _check_parts(folder, unet, texts)
-    schedule = _read(folder / "scheduler" / "scheduler_config.json", SchedulerConfiguration, LAYOUT)
+    schedule = read_configuration(folder / "scheduler" / "scheduler_config.json", SchedulerConfiguration, LAYOUT)
     told = _told(folder, unet, texts[-1])
     model = Model(
         weights=part_weights(folder / "unet", UNET_STEM, name),
@@ -87,7 +86,13 @@ def read_checkpoint(folder: Path, name: str) -> tuple[Model, Clip, Vae]:
         for (part, tokenizer), text in zip(index.encoders, texts, strict=True)
     ]
     clip = replace(clips[0], further=tuple(clips[1:]))
-    return model, clip, _vae_reference(folder / "vae", name, vae)
+    return model, clip, vae_reference(folder / "vae", name, vae)
+
+
+def read_index(folder: Path) -> PipelineIndex:
+    """Which parts a checkpoint has. Raises ModelError."""
+    _refuse_file(folder, LAYOUT)
+    return read_configuration(folder / "model_index.json", PipelineIndex, LAYOUT)
 
 
 def _clip(folder: Path, name: str, part: str, tokenizer: str, text: TextConfiguration, told: Told) -> Clip:
@@ -133,35 +138,36 @@ def _variant(folder: Path, unet: UnetConfiguration, vae: VaeConfiguration) -> Va
 
 def made_by_openai(folder: Path) -> bool:
     """Whether a text encoder's configuration has the activation of OpenAI's. Raises ModelError."""
-    return _read(folder / "config.json", TextConfiguration, LAYOUT).hidden_act == "quick_gelu"
+    return read_configuration(folder / "config.json", TextConfiguration, LAYOUT).hidden_act == "quick_gelu"
 
 
 def scheduler_beside(folder: Path) -> SchedulerConfiguration | None:
     """How a U-Net was trained, where its folder lies beside its scheduler's. Raises ModelError."""
     path = folder.parent / "scheduler" / "scheduler_config.json"
-    return _read(path, SchedulerConfiguration, LAYOUT) if folder.is_dir() and path.is_file() else None
+    return read_configuration(path, SchedulerConfiguration, LAYOUT) if folder.is_dir() and path.is_file() else None
 
 
 def flow_beside(folder: Path) -> FlowConfiguration | None:
     """How a transformer was trained, where its folder lies beside its scheduler's. Raises ModelError."""
     path = folder.parent / "scheduler" / "scheduler_config.json"
-    return _read(path, FlowConfiguration, LAYOUT) if folder.is_dir() and path.is_file() else None
+    return read_configuration(path, FlowConfiguration, LAYOUT) if folder.is_dir() and path.is_file() else None
 
 
 def vae_beside(folder: Path) -> VaeConfiguration | None:
     """The VAE whose latents a U-Net was trained on, where its folder lies beside it. Raises ModelError."""
     path = folder.parent / "vae" / "config.json"
-    return _read(path, VaeConfiguration, LAYOUT) if folder.is_dir() and path.is_file() else None
+    return read_configuration(path, VaeConfiguration, LAYOUT) if folder.is_dir() and path.is_file() else None
 
 
 def read_vae(folder: Path, name: str) -> Vae:
     """A reference to an autoencoder in a folder of its own. Raises ModelError."""
     layout = "A VAE is a folder with config.json and diffusion_pytorch_model.safetensors, as in diffusers."
     _refuse_file(folder, layout)
-    return _vae_reference(folder, name, _read(folder / "config.json", VaeConfiguration, layout))
+    return vae_reference(folder, name, read_configuration(folder / "config.json", VaeConfiguration, layout))
 
 
-def _vae_reference(folder: Path, name: str, config: VaeConfiguration) -> Vae:
+def vae_reference(folder: Path, name: str, config: VaeConfiguration) -> Vae:
+    """A reference to the autoencoder of a configuration. Raises ModelError."""
     if config.class_name != "AutoencoderKL":
         raise ModelError(folder, f"this is a {config.class_name}, not an AutoencoderKL", ONLY_SD)
     return Vae(
@@ -176,7 +182,7 @@ def _preview(path: Path, channels: int) -> PreviewMap | None:
     if not path.is_file():
         return None
     advice = "Delete the file: previews are then in colours known for this kind of latent, or grey."
-    found = _read(path, PreviewConfiguration, advice)
+    found = read_configuration(path, PreviewConfiguration, advice)
     if len(found.weight) != channels:
         raise ModelError(path, f"its weight has {len(found.weight)} rows for {channels} latent channels", advice)
     return PreviewMap(found.weight, found.bias)
@@ -191,7 +197,8 @@ def _refuse_file(path: Path, layout: str) -> None:
     raise ModelError(path, "this is not a model", layout)
 
 
-def _read(path: Path, config: type[C], layout: str) -> C:
+def read_configuration(path: Path, config: type[C], layout: str) -> C:
+    """What a file says. Raises ModelError, which tells the layout where the file is missing."""
     if not path.is_file():
         raise ModelError(path.parent, f"{path.name} is missing", layout)
     try:
@@ -261,7 +268,7 @@ def weight_files(folder: Path, stem: str) -> tuple[Path, ...]:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    names = sorted(set(_read(index, _ShardIndex, LAYOUT).weight_map.values()))
+    names = sorted(set(read_configuration(index, _ShardIndex, LAYOUT).weight_map.values()))
     files = tuple(index.parent / Path(name).name for name in names)
     for file in files:
         if not file.is_file():
