@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from graph.folders import Folders
 from nodes.adapter_names import canonical_shapes
-from nodes.embeddings import find, read_vectors, warn_unknown
+from nodes.embeddings import find, pieces, read_vectors, warn_unknown
 from nodes.maths.prompt_weights import parse_weights
 from nodes.model_errors import ModelError
 from nodes.prompt_chunks import Chunk, chunks, pack
@@ -59,10 +59,10 @@ def encode_prompt(pool: "ModelPool", clip: Clip, text: str | Texts, folders: Fol
         case "side by side":
             prompt = _side_by_side(list(encoded.values()))
         case "SD 3":
-            t5 = _encode_t5(pool, towers["T5"], texts["T5"], SD3_LENGTH) if "T5" in texts else None
+            t5 = _encode_t5(pool, towers["T5"], texts["T5"], SD3_LENGTH, folders) if "T5" in texts else None
             prompt = _as_sd3(pool, clip, encoded, t5)
         case "Flux":
-            t5 = _encode_t5(pool, towers["T5"], texts["T5"], FLUX_LENGTH)
+            t5 = _encode_t5(pool, towers["T5"], texts["T5"], FLUX_LENGTH, folders)
             prompt = Prompt(t5, encoded["CLIP-L"].pooled)
     return Conditioning((prompt,))
 
@@ -188,14 +188,16 @@ def _encoded(
     return Encoded(states.reshape(1, -1, states.shape[-1]), encoded[0][1][:1])
 
 
-def _encode_t5(pool: "ModelPool", clip: Clip, text: str, least: int) -> "Float[Tensor, '1 tokens width']":
-    """The states of all tokens of a text, which is filled up to at least so many."""
+def _encode_t5(
+    pool: "ModelPool", clip: Clip, text: str, least: int, folders: Folders | None
+) -> "Float[Tensor, '1 tokens width']":
+    """The states of all tokens of a text, which is filled up to at least so many. Embeddings are none of T5's."""
     import torch
 
     from nodes.t5_encoder import t5_states
 
     tokenizer = load_t5_tokenizer(clip.tokenizer)
-    stretches = [(tokenizer.ids(part.text), part.weight) for part in parse_weights(text)]
+    stretches = [(tokenizer.ids(_spoken(part.text, folders)), part.weight) for part in parse_weights(text)]
     ids = [token for own, _ in stretches for token in own] + [tokenizer.end]
     weights = [weight for own, weight in stretches for _ in own]
     length = max(least, len(ids))
@@ -206,6 +208,11 @@ def _encode_t5(pool: "ModelPool", clip: Clip, text: str, least: int) -> "Float[T
         return states
     weights += [1.0] * (length - len(weights))
     return weigh(states[:1], states[1], torch.tensor([weights], device=states.device))
+
+
+def _spoken(text: str, folders: Folders | None) -> str:
+    """A text without the embeddings that it mentions."""
+    return text if folders is None else "".join(piece.text for piece in pieces(text) if piece.name is None)
 
 
 def weigh(

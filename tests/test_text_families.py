@@ -2,7 +2,7 @@
 
 from itertools import permutations
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from nodes.model_errors import ModelError
 from nodes.models import ModelPool
 from nodes.text import set_last_layer
 from nodes.text_encoding import Texts, encode_prompt
+from nodes.transformer_prompts import encode_text_flux, encode_text_sd3
 from nodes.values import Clip, Prompt
 from tests import t5_models, text_families, tiny_models
 
@@ -163,6 +164,48 @@ def test_text_encoders_that_are_to_read_nothing_are_left_out(folders: Folders):
     assert torch.equal(encoded(clip, {"T5": TEXT}).tokens, whole.tokens[:, 77:])
     nothing = encoded(clip, {})
     assert nothing.tokens.shape == (1, 77, text_families.T5_WIDTH) and not nothing.tokens.any()
+
+
+def sd3(clip: Clip, low: str, large: str, t5: str, empty_padding: Literal["none", "empty_prompt"] = "none") -> Tensor:
+    folders = Folders.below(Path("nowhere"))
+    (prompt,) = encode_text_sd3(clip, low, large, t5, empty_padding, POOL, folders).prompts
+    return prompt.tokens
+
+
+def test_each_text_encoder_of_stable_diffusion_3_has_a_text_of_its_own(folders: Folders):
+    clip = load_three_clips(*FILES, folders=folders)
+    first, second, wide = encoded(clip, "cat").tokens, encoded(clip, "dog").tokens, text_families.LOW
+    mixed = sd3(clip, "cat", "dog", "the blue")
+    assert torch.equal(mixed[:, :77, :wide], first[:, :77, :wide])
+    assert torch.equal(mixed[:, :77, wide:1344], second[:, :77, wide:1344])
+    assert torch.equal(mixed[:, 77:], encoded(clip, "the blue").tokens[:, 77:])
+
+
+def test_empty_texts_are_left_out_or_encoded(folders: Folders):
+    clip = load_three_clips(*FILES, folders=folders)
+    assert torch.equal(sd3(clip, "", "", "cat"), encoded(clip, "cat").tokens[:, 77:])
+    assert torch.equal(sd3(clip, "cat", "cat", ""), encoded(clip, "cat").tokens[:, :77])
+    assert torch.equal(sd3(clip, "", "", "", "empty_prompt"), encoded(clip, "").tokens)
+    assert not sd3(clip, "", "", "").any()
+
+
+def test_both_clips_have_as_many_chunks(folders: Folders):
+    clip = load_three_clips(*FILES, folders=folders)
+    assert sd3(clip, "cat", "dog " * 100, "").shape == sd3(clip, "dog " * 100, "", "").shape == (1, 154, 2112)
+
+
+def test_flux_is_told_a_text_for_each_and_a_guidance(folders: Folders):
+    clip = load_two_clips(FILES[0], FILES[2], type="flux", folders=folders)
+    (prompt,) = encode_text_flux(clip, "cat", "dog", 2.0, POOL, folders).prompts
+    assert prompt.pooled is not None and prompt.guidance == 2.0
+    assert torch.equal(prompt.pooled, cast(Tensor, encoded(clip, "cat").pooled))
+    assert torch.equal(prompt.tokens, encoded(clip, "dog").tokens)
+
+
+def test_embeddings_are_nothing_to_a_t5(folders: Folders):
+    clip = load_two_clips(FILES[0], FILES[2], type="flux", folders=folders)
+    (prompt,) = encode_prompt(POOL, clip, "the embedding:none cat", folders).prompts
+    assert torch.equal(prompt.tokens, encoded(clip, "the cat").tokens)
 
 
 def test_clips_layers_can_be_chosen(folders: Folders):
