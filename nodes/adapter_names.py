@@ -5,14 +5,9 @@ from dataclasses import dataclass
 
 from nodes.identification import Family, family_of
 from nodes.model_folders import TEXT_STEM, UNET_STEM, weight_files
+from nodes.network_layout import architecture_of, by_diffusers_names, original_places
 from nodes.text_layout import naming_of, open_clip_names, open_clip_places
-from nodes.unet_layout import (
-    ORIGINAL_MARK,
-    structure_of_diffusers,
-    structure_of_original,
-    unet_config,
-    unet_names,
-)
+from nodes.unet_layout import structure_of_diffusers, unet_config, unet_names
 from nodes.values import Clip, Weights
 from nodes.weight_files import read_header
 from nodes.weight_patches import Part
@@ -128,6 +123,8 @@ def _is_whole(tensors: Mapping[str, str]) -> bool:
 def spellings(part: Part, shapes: Shapes) -> dict[str, str]:
     """A network's modules by all that a file may call them. `shapes` are by canonical names."""
     modules = sorted({name.rpartition(".")[0] for name in shapes})
+    if part == "U-Net" and architecture_of(shapes) != "U-Net":
+        return _transformer_spellings(shapes)
     if part == "U-Net":
         original = original_names(shapes)
         return {
@@ -145,6 +142,32 @@ def spellings(part: Part, shapes: Shapes) -> dict[str, str]:
     }
 
 
+def _transformer_spellings(shapes: Shapes) -> dict[str, str]:
+    """Modules by diffusers' names and by the original ones; several that are one there are called as they are there."""
+    names = {module: module for module in {name.rpartition(".")[0] for name in shapes}}
+    for name, place in original_places(shapes).items():
+        module, original = name.rpartition(".")[0], place.name.rpartition(".")[0]
+        names[original] = module if place.whole else original
+    return {
+        spelled: module
+        for name, module in names.items()
+        for spelled in (
+            *(f"{start}{_flat(name)}" for start in ("lora_unet_", "lora_transformer_", "lycoris_")),
+            *(f"{start}{name}" for start in (*_UNET_STARTS, "transformer.")),
+        )
+    }
+
+
+def fused_shapes(shapes: Shapes) -> dict[str, Shape]:
+    """The shapes of those weights in the original layout of which a network has shares, by their names there."""
+    fused: dict[str, Shape] = {}
+    for name, place in original_places(shapes).items():
+        if not place.whole:
+            known = fused.get(place.name, (0,))
+            fused[place.name] = (known[0] + shapes[name][0], *shapes[name][1:])
+    return fused
+
+
 def _flat(name: str) -> str:
     return name.replace(".", "_")
 
@@ -160,7 +183,10 @@ def original_names(shapes: Shapes) -> dict[str, str]:
 
 
 def unet_family(shapes: Shapes) -> Family | None:
-    """The family of a U-Net whose shapes are given by diffusers' names, if it is a known one."""
+    """The family of a network whose shapes are given by diffusers' names, if it is a known one."""
+    architecture = architecture_of(shapes)
+    if architecture != "U-Net":
+        return architecture
     try:
         return family_of(unet_config(structure_of_diffusers(shapes), shapes))
     except NotThisNetwork:
@@ -175,10 +201,7 @@ def canonical_shapes(weights: Weights, part: Part) -> dict[str, Shape]:
     else:
         shapes = shapes_below(read_header(weights.path), weights.part)
     if part == "U-Net":
-        if ORIGINAL_MARK not in shapes:
-            return shapes
-        table = unet_names(structure_of_original(shapes))
-        return {table.diffusers(name): shape for name, shape in shapes.items()}
+        return by_diffusers_names(shapes)
     if naming_of(shapes) != "openclip":
         return {canonical(name): shape for name, shape in shapes.items()}
     places = {name: open_clip_places(name)[0] for name in open_clip_names(shapes)}

@@ -22,6 +22,24 @@ SD_BLOCKS = Named(tuple(_names(12, 12, ".")), 1.0)
 SDXL_BLOCKS = Named(tuple(_names(9, 9, "")), 1.0)
 
 
+def _sd3_names(blocks: int) -> Iterator[str]:
+    yield from ("pos_embed.", "x_embedder.", "context_embedder.", "y_embedder.", "t_embedder.")
+    yield from (f"joint_blocks.{number}." for number in range(blocks))
+    yield "final_layer."
+
+
+def _flux_names() -> Iterator[str]:
+    yield from ("img_in.", "time_in.", "guidance_in", "vector_in.", "txt_in.")
+    for kind, count in (("double", 19), ("single", 38)):
+        yield from (f"{kind}_blocks.{number}." for number in range(count))
+    yield "final_layer."
+
+
+SD3_BLOCKS = Named(tuple(_sd3_names(24)), 1.0)
+SD35_BLOCKS = Named(tuple(_sd3_names(38)), 1.0)
+FLUX_BLOCKS = Named(tuple(_flux_names()), 1.0)
+
+
 @node("ModelMergeSD1", category="advanced/model_merging/model_specific")
 def merge_sd1(model1: Model, model2: Model, **ratios: Annotated[Ratio, SD_BLOCKS]) -> Model:
     """A mixture of two models of Stable Diffusion 1, block by block: model1·ratio + model2·(1 − ratio)."""
@@ -38,6 +56,24 @@ def merge_sd2(model1: Model, model2: Model, **ratios: Annotated[Ratio, SD_BLOCKS
 def merge_sdxl(model1: Model, model2: Model, **ratios: Annotated[Ratio, SDXL_BLOCKS]) -> Model:
     """A mixture of two models of SDXL, block by block: model1·ratio + model2·(1 − ratio)."""
     return _by_block(model1, model2, SDXL_BLOCKS, ratios)
+
+
+@node("ModelMergeSD3_2B", category="advanced/model_merging/model_specific")
+def merge_sd3(model1: Model, model2: Model, **ratios: Annotated[Ratio, SD3_BLOCKS]) -> Model:
+    """A mixture of two models of Stable Diffusion 3, block by block: model1·ratio + model2·(1 − ratio)."""
+    return _by_block(model1, model2, SD3_BLOCKS, ratios)
+
+
+@node("ModelMergeSD35_Large", category="advanced/model_merging/model_specific")
+def merge_sd35(model1: Model, model2: Model, **ratios: Annotated[Ratio, SD35_BLOCKS]) -> Model:
+    """A mixture of two large models of Stable Diffusion 3.5, block by block: model1·ratio + model2·(1 − ratio)."""
+    return _by_block(model1, model2, SD35_BLOCKS, ratios)
+
+
+@node("ModelMergeFlux1", category="advanced/model_merging/model_specific")
+def merge_flux(model1: Model, model2: Model, **ratios: Annotated[Ratio, FLUX_BLOCKS]) -> Model:
+    """A mixture of two models of Flux, block by block: model1·ratio + model2·(1 − ratio)."""
+    return _by_block(model1, model2, FLUX_BLOCKS, ratios)
 
 
 def _by_block(model1: Model, model2: Model, blocks: Named, ratios: Mapping[str, float]) -> Model:

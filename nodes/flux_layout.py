@@ -80,7 +80,7 @@ _COUNTED = {"double": "img_attn.qkv.weight", "single": "linear1.weight"}
 
 
 def flux_places(doubles: int, singles: int, shares: tuple[int, ...]) -> dict[str, Place]:
-    """Where the weights lie in the original layout, by diffusers' names.
+    """Where the weights of so many blocks of both kinds lie in the original layout, by diffusers' names.
 
     Args:
         shares: of queries, keys, values and what becomes the inner layer in the one matrix of a single block.

@@ -90,6 +90,11 @@ LORA_ENDS = (
     *(".hada_w1_a", ".lokr_w1", ".lokr_w1_a", ".dora_scale", ".oft_blocks", "_lora.down.weight"),
     *("_lora.up.weight", ".b1.weight"),
 )
+LORA_MARKS: Mapping[Family, tuple[str, ...]] = {
+    "SD 3": ("joint_blocks",),
+    "Flux": ("double_blocks", "single_blocks", "single_transformer_blocks"),
+}
+"""Blocks of transformers that LoRAs name."""
 T5_XXL_WIDTH = 4096
 _TEXT_WIDTHS: Mapping[int, Family] = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1280: "SDXL refiner"}
 
@@ -320,6 +325,9 @@ def _lora(entries: Mapping[str, TensorEntry]) -> Identified:
         if name.endswith(downs) and any(mark in name for mark in to_text) and len(entries[name].shape) >= 2
     }
     families: set[Family] = {_TEXT_WIDTHS[width] for width in widths if width in _TEXT_WIDTHS}
+    families |= {
+        family for family, marks in LORA_MARKS.items() if any(mark in name for name in names for mark in marks)
+    }
     return Identified("LoRA", layout, families.pop() if len(families) == 1 else None)
 
 

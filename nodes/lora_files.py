@@ -9,6 +9,7 @@ from nodes.materialise import TEXT_ENCODER, UNET, weights_of
 from nodes.maths.low_rank import low_rank
 from nodes.model_errors import ModelError
 from nodes.model_files import Saved
+from nodes.network_layout import architecture_of
 from nodes.values import Clip, Model, Weights
 from nodes.weight_patches import Part
 from nodes.weight_places import Shape
@@ -36,6 +37,7 @@ def _of_network(weights: Weights, part: Part, rank: int | None, biases: bool) ->
     kind = UNET if part == "U-Net" else TEXT_ENCODER
     shapes = {name: shape for name, shape in canonical_shapes(weights, part).items() if _is_learned(name, shape)}
     original = original_names(shapes) if part == "U-Net" else {}
+    transformer = part == "U-Net" and architecture_of(shapes) != "U-Net"
     read = weights_of(weights, kind, shapes)
 
     def take(name: str) -> Tensor:
@@ -45,7 +47,7 @@ def _of_network(weights: Weights, part: Part, rank: int | None, biases: bool) ->
 
     for name, shape in shapes.items():
         module, _, end = name.rpartition(".")
-        base = _base(original.get(module, module), part)
+        base = f"transformer.{module}" if transformer else _base(original.get(module, module), part)
         if len(shape) > 1 and rank is not None:
             yield from _matrices(base, shape, take(name), rank)
         elif len(shape) > 1 or biases:

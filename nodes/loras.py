@@ -14,7 +14,7 @@ from graph.identity import content_identity
 from graph.literals import Widget
 from graph.node import node
 from graph.values import INJECTED
-from nodes.adapter_names import canonical_shapes, read_adapters, spellings, text_part, unet_family
+from nodes.adapter_names import canonical_shapes, fused_shapes, read_adapters, spellings, text_part, unet_family
 from nodes.adapter_shapes import extent
 from nodes.identification import Identified, identify
 from nodes.model_errors import ModelError
@@ -30,7 +30,8 @@ NAMED = 3
 """How many tensors a report names."""
 TEXT_NAMES = ("lora_te", "text_encoder")
 """How names of what changes a text encoder begin."""
-
+OF_ALL_ROWS = {"dora_scale", "oft_blocks", "a1"}
+"""What is made of a weight by a tensor of these roles is not made of each of its rows alone."""
 
 LORAS = PartSource("LoRA", "loras")
 
@@ -121,9 +122,13 @@ def _fit(path: Path, entries: Mapping[str, TensorEntry], targets: Sequence[Targe
     left, fitting = set(entries), set[Part]()
     for target in targets:
         shapes = canonical_shapes(target.weights, target.part)
+        fused = fused_shapes(shapes) if target.part == "U-Net" else {}
         adapters, others = read_adapters(entries, spellings(target.part, shapes))
         for adapter in adapters:
-            wanted = shapes.get(adapter.weight)
+            wanted = (shapes | fused).get(adapter.weight)
+            if adapter.weight in fused and not OF_ALL_ROWS.isdisjoint(adapter.tensors):
+                reason = f"its change to {adapter.weight} cannot be taken apart into those to queries, keys and values"
+                raise ModelError(path, reason, "Choose a LoRA without DoRA, OFT or GLoRA, or one by diffusers' names.")
             if wanted is None:
                 others.update(adapter.tensors.values())
                 continue
@@ -150,7 +155,8 @@ def _foreign(path: Path, entries: Mapping[str, TensorEntry], target: Target, rea
         return ModelError(path, f"it is no LoRA, but a {found}", "Move it to the folder of its kind.")
     kind = f"an {found.family} LoRA" if isinstance(found, Identified) and found.family else "a LoRA for other networks"
     family = unet_family(canonical_shapes(target.weights, "U-Net")) if target.part == "U-Net" else None
-    network = f"the {target.part} of {target.weights.name!r}{f' ({family})' if family else ''}"
+    kind_of = "transformer" if family in ("SD 3", "Flux") else target.part
+    network = f"the {kind_of} of {target.weights.name!r}{f' ({family})' if family else ''}"
     return ModelError(path, f"{kind}, which does not fit {network}: {reason}", "Choose one made for this model.")
 
 

@@ -28,6 +28,7 @@ from nodes.network_layout import network_plan
 from nodes.open_weights import OpenWeights
 from nodes.packed_layers import Packing, Scratch, compute_directly, packing
 from nodes.patched_weights import Change, Other, changes
+from nodes.placed_weights import taken
 from nodes.precision import Precision, PrecisionName
 from nodes.prepared_networks import PreparedNetworks
 from nodes.prepared_weights import PreparedWeights, can_be_prepared, from_prepared, prepared_key
@@ -292,7 +293,7 @@ def weights_of(weights: Weights, kind: Kind, shapes: Shapes) -> Other:
         if place is None or not _fits(place.shape(tensors[place.name].shape), shapes[name]):
             return None
         found = tensors[place.name]
-        tensor = _taken(files.tensor(found.file, found.name), place).reshape(shapes[name])
+        tensor = taken(files.tensor(found.file, found.name), place).reshape(shapes[name])
         return change(name, tensor).to(torch.float32)
 
     return read
@@ -376,11 +377,4 @@ def _write(file: PreparedWeights, module: Module, sources: Mapping[str, Source],
 
 def _filed(files: OpenWeights, source: Source, shape: tuple[int, ...]) -> Tensor:
     found, place = source
-    return _taken(files.tensor(found.file, found.name), place).reshape(shape)
-
-
-def _taken(tensor: Tensor, place: Place) -> Tensor:
-    parts = [] if place.whole else [tensor.narrow(0, *span) for span in place.spans(len(tensor))]
-    part = tensor if place.whole else parts[0] if len(parts) == 1 else torch.cat(parts)
-    # Contiguous, so that kernels add up in the same order as from a file that has it so.
-    return part.t().contiguous() if place.turned else part
+    return taken(files.tensor(found.file, found.name), place).reshape(shape)

@@ -9,8 +9,11 @@ from pydantic import Field
 from graph.literals import Widget
 from graph.node import node
 from nodes.adapter_names import canonical_shapes, unet_family
+from nodes.t5_layout import NORM
+from nodes.text_references import refuse_absent
 from nodes.values import Clip, Model, Weights
 from nodes.weight_patches import MergePatch, Part, patched
+from nodes.weight_places import Shapes
 
 Ratio = Annotated[
     float,
@@ -29,7 +32,8 @@ class UnlikeNetworks(ValueError):
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(
-            f"{first} and {second} cannot be mixed, as their weights mean different things; choose two of one family"
+            f"{first} and {second} cannot be mixed, as their weights mean different things; choose two of one family "
+            "and size"
         )
 
 
@@ -83,15 +87,26 @@ def mixture(*ratios: tuple[str, float]) -> Shares:
 def merged(model1: Model, model2: Model, shares: Shares) -> Model:
     """The first model with the second mixed in. Raises UnlikeNetworks."""
     weights = (model1.weights, model2.weights)
-    families = [unet_family(canonical_shapes(each, "U-Net")) or "unknown family" for each in weights]
-    if families[0] != families[1]:
+    shapes = [canonical_shapes(each, "U-Net") for each in weights]
+    families = [unet_family(each) or "unknown family" for each in shapes]
+    if families[0] != families[1] or (model1.architecture != "U-Net" and _unlike(*shapes)):
         first, second = (f"{each.name!r} ({family})" for each, family in zip(weights, families, strict=True))
         raise UnlikeNetworks(first, second)
     return replace(model1, weights=_mixed(*weights, shares))
 
 
+def _unlike(shapes: Shapes, others: Shapes) -> bool:
+    """Whether weights of one name differ in shape, but for positions, of which a network may know more or fewer."""
+    return any(others.get(name, shape) != shape for name, shape in shapes.items() if not name.startswith("pos_embed."))
+
+
 def _merged_clip(clip1: Clip, clip2: Clip, shares: Shares) -> Clip:
-    """The first text encoder with the second mixed in, and so those beside them. Raises UnlikeNetworks."""
+    """The first text encoder with the second mixed in, and so those beside them.
+
+    Raises UnlikeNetworks, and ModelError where a model's file holds none.
+    """
+    refuse_absent(clip1)
+    refuse_absent(clip2)
     firsts, seconds = (clip.encoders for clip in (clip1, clip2))
     widths = [[_width(each, "only text encoder") for each in clips] for clips in (firsts, seconds)]
     if widths[0] != widths[1]:
@@ -108,7 +123,8 @@ def _merged_clip(clip1: Clip, clip2: Clip, shares: Shares) -> Clip:
 
 
 def _width(clip: Clip, part: Part) -> int:
-    return canonical_shapes(clip.weights, part)["final_layer_norm.weight"][0]
+    shapes = canonical_shapes(clip.weights, part)
+    return shapes[NORM if clip.tower == "T5" else "final_layer_norm.weight"][0]
 
 
 def _mixed(weights: Weights, other: Weights, shares: Shares) -> Weights:

@@ -9,15 +9,20 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from nodes.adapter_names import canonical_shapes, original_names
+from nodes.adapter_names import canonical_shapes
 from nodes.latent_scale import PLAYGROUND_SCALE, PLAYGROUND_SHIFT
 from nodes.materialise import TEXT_ENCODER, UNET, VAE, Kind, weights_of
 from nodes.model_errors import ModelError
 from nodes.model_folders import made_by_openai, weight_files
+from nodes.network_layout import original_places
 from nodes.open_weights import OpenWeights
 from nodes.safetensors_header import DTYPE_BITS
 from nodes.single_files import LEVEL_MARKS, PLAYGROUND_MARK
+from nodes.t5_encoder import T5
+from nodes.t5_layout import COPY, VOCABULARY
+from nodes.t5_layout import unused as is_unused
 from nodes.text_layout import naming_of, open_clip_places
+from nodes.text_references import FILE_NAMES, refuse_absent
 from nodes.vae_layout import ORIGINAL_MARK, vae_names
 from nodes.values import Clip, ContinuousLevels, Model, Vae, Weights
 from nodes.weight_files import read_header
@@ -37,15 +42,11 @@ class Saved(NamedTuple):
 
 
 def model_tensors(model: Model) -> Iterator[Saved]:
-    """A U-Net's tensors by their names in the original layout, below `model.diffusion_model.`."""
+    """A denoising network's tensors by their names in the original layout, below `model.diffusion_model.`."""
     shapes = canonical_shapes(model.weights, "U-Net")
-    original = original_names(shapes)
-
-    def renamed(name: str) -> str:
-        module, _, kind = name.rpartition(".")
-        return f"model.diffusion_model.{original.get(module, module)}.{kind}"
-
-    yield from _tensors(model.weights, UNET, shapes, renamed)
+    original = original_places(shapes)
+    tensors = in_places(_tensors(model.weights, UNET, shapes, lambda name: name), lambda name: original[name])
+    yield from (each._replace(name=f"model.diffusion_model.{each.name}") for each in tensors)
     yield from _marks(model)
 
 
@@ -71,12 +72,23 @@ def _marks(model: Model) -> Iterator[Saved]:
 
 
 def clip_tensors(clip: Clip) -> Iterator[Saved]:
-    """A text encoder's tensors, without those of a second one beside it, as transformers names them."""
+    """A text encoder's tensors, without those of others beside it, as transformers names them. Raises ModelError."""
+    refuse_absent(clip)
+    if clip.tower == "T5":
+        yield from _t5_tensors(clip.weights)
+        return
     shapes = canonical_shapes(clip.weights, "only text encoder")
     known = {name: shape for name, shape in shapes.items() if "position_ids" not in name and shape}
-    return _tensors(
+    yield from _tensors(
         clip.weights, TEXT_ENCODER, known, lambda name: name if name.startswith("text_proj") else f"text_model.{name}"
     )
+
+
+def _t5_tensors(weights: Weights) -> Iterator[Saved]:
+    """A T5's encoder, with its vocabulary once."""
+    shapes = {VOCABULARY if name == COPY else name: shape for name, shape in _shapes(weights, T5).items()}
+    known = {name: shape for name, shape in shapes.items() if not is_unused(name)}
+    return _tensors(weights, T5, known, lambda name: name)
 
 
 def vae_tensors(vae: Vae) -> Iterator[Saved]:
@@ -103,6 +115,10 @@ def checkpoint_tensors(model: Model, clip: Clip, vae: Vae) -> Iterator[Saved]:
         if encoder.left_out:
             advice = "Load the model from a single file."
             raise ModelError(encoder.weights.path, "the text encoder lacks layers that such a file has", advice)
+        if clip.joined != "side by side":
+            start = f"text_encoders.{FILE_NAMES[encoder.tower]}.transformer."
+            yield from (each._replace(name=f"{start}{each.name}") for each in clip_tensors(encoder))
+            continue
         opened = _is_open(encoder.weights)
         start = f"conditioner.embedders.{at}." if encoder.further or at or encoder.projected else "cond_stage_model."
         found = clip_tensors(encoder)
@@ -163,7 +179,7 @@ def _tensors(weights: Weights, kind: Kind, shapes: Shapes, name_of: Callable[[st
     """Each tensor in the number format that most of the reference's own are kept in."""
     files = weight_files(weights.path, kind.stem) if weights.path.is_dir() else (weights.path,)
     kinds = [entry.dtype for file in files for entry in read_header(file).values() if entry.dtype in DTYPES]
-    dtype = max(sorted(set(kinds)), key=kinds.count)
+    dtype = max(sorted(set(kinds)), key=kinds.count, default="BF16")  # which holds all numbers of 8 bits
     read = weights_of(weights, kind, shapes)
     for name, shape in shapes.items():
 

@@ -1,6 +1,6 @@
 """Save models, text encoders and autoencoders as they are with all their patches, each carrying its workflow."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +11,11 @@ from graph.values import INJECTED, Ui
 from nodes.documents import Documents
 from nodes.output_names import place_output, write_atomically
 from nodes.saving import FilenamePrefix
-from nodes.values import Clip, Model, Tower, Vae
+from nodes.text_references import FILE_NAMES
+from nodes.values import Clip, Model, Vae
 
 if TYPE_CHECKING:
     from nodes.model_files import Saved
-
-ENDS: Mapping[Tower, str] = {"CLIP-L": "_clip_l", "CLIP-H": "_clip_h", "CLIP-G": "_clip_g", "T5": "_t5xxl"}
-"""How names of files end that hold one of several text encoders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,9 @@ def save_checkpoint(
 
 
 def _told(model: Model) -> dict[str, str]:
-    """What a network predicts, which its weights do not tell."""
+    """What a network predicts, which its weights do not tell but for transformers'."""
+    if model.architecture != "U-Net":
+        return {}
     return {"modelspec.predict_key": "v" if model.prediction == "v_prediction" else "epsilon"}
 
 
@@ -72,10 +72,10 @@ def save_clip(
     folders: Folders = INJECTED,
     documents: Documents = INJECTED,
 ) -> SavedModels:
-    """Save a text encoder to the output folder, for CLIPLoader; two that work together, as two files."""
+    """Save a text encoder to the output folder, for CLIPLoader; those that work together, in a file each."""
     from nodes.model_files import clip_tensors
 
-    encoders = {ENDS[each.tower] if clip.further else "": each for each in clip.encoders}
+    encoders = {f"_{FILE_NAMES[each.tower]}" if clip.further else "": each for each in clip.encoders}
     return SavedModels(
         tuple(
             write_tensors(lambda each=each: clip_tensors(each), f"{filename_prefix}{end}", folders, documents, {})

@@ -5,10 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nodes.adapter_names import canonical, original_names, read_adapters, spellings
+from nodes.adapter_names import Adapter, canonical, fused_shapes, read_adapters, spellings
 from nodes.maths.adapters import adapted
 from nodes.model_errors import ModelError
+from nodes.network_layout import original_places
 from nodes.open_weights import OpenWeights
+from nodes.placed_weights import taken
 from nodes.safetensors_header import AGAIN
 from nodes.values import Weights
 from nodes.weight_files import read_header
@@ -51,16 +53,22 @@ def _change(patch: Patch, shapes: Shapes, other: Other) -> Change:
 def _lora(patch: LoraPatch, shapes: Shapes) -> Change:
     path = patch.file.path
     found, _ = read_adapters(read_header(path), spellings(patch.part, shapes))
-    adapters = {each.weight: each for each in found if each.weight in shapes}
+    adapters = {each.weight: each for each in found}
+    fused, places = (fused_shapes(shapes), original_places(shapes)) if patch.part == "U-Net" else ({}, {})
     files = OpenWeights()
 
     def change(name: str, weight: Tensor) -> Tensor:
+        changed, place = weight, places.get(canonical(name))
+        if place is not None and place.name in fused and (adapter := adapters.get(place.name)) is not None:
+            nothing = torch.zeros(fused[place.name])
+            changed = changed.float() + taken(with_adapter(adapter, nothing), place)
         adapter = adapters.get(canonical(name))
-        if adapter is None:
-            return weight
+        return changed if adapter is None else with_adapter(adapter, changed.float())
+
+    def with_adapter(adapter: Adapter, weight: Tensor) -> Tensor:
         parts = {role: files.tensor(path, tensor).to(torch.float32) for role, tensor in adapter.tensors.items()}
         try:
-            return adapted(weight.float(), parts, patch.strength)
+            return adapted(weight, parts, patch.strength)
         except (RuntimeError, ValueError) as error:
             said = {role: list(part.shape) for role, part in parts.items()}
             reason = f"what it has for {adapter.weight}, {list(weight.shape)}, does not fit together: {said}"
@@ -70,14 +78,14 @@ def _lora(patch: LoraPatch, shapes: Shapes) -> Change:
 
 
 def _merge(patch: MergePatch, shapes: Shapes, other: Other) -> Change:
-    original = original_names(shapes)
+    original = original_places(shapes)
 
     def change(name: str, weight: Tensor) -> Tensor:
         theirs = other(patch.other, name)
         if theirs is None:
             return weight
-        module, _, kind = canonical(name).rpartition(".")
-        own, others = share(patch, f"{original.get(module, module)}.{kind}")
+        bare = canonical(name)
+        own, others = share(patch, original[bare].name)
         return own * weight.float() + others * theirs.float()
 
     return change

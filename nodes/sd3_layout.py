@@ -12,6 +12,7 @@ from nodes.weight_places import NetworkPlan, Place, Shapes, count, placed, shape
 CLASS = "SD3Transformer2DModel"
 ORIGINAL_MARKS = ("joint_blocks.0.x_block.attn.qkv.weight", "y_embedder.mlp.0.weight", "pos_embed")
 DIFFUSERS_MARKS = ("transformer_blocks.0.attn.add_k_proj.weight", "pos_embed.pos_embed", "pos_embed.proj.weight")
+COUNTED = "x_block.attn.qkv.weight"
 HEAD_WIDTH = 64
 
 _AROUND = {
@@ -59,7 +60,7 @@ def is_sd3(shapes: Shapes) -> bool:
 def sd3_plan(shapes: Shapes) -> NetworkPlan:
     """The transformer that a file's names and shapes describe. Raises NotThisNetwork."""
     if ORIGINAL_MARKS[0] in shapes:
-        table = sd3_places(count(shapes, "joint_blocks.{}.x_block.attn.qkv.weight"))
+        table = sd3_places(count(shapes, f"joint_blocks.{{}}.{COUNTED}"))
         return NetworkPlan(_config(placed(shapes, table)), lambda name: (table.get(name, Place(name)),))
     return NetworkPlan(_config(shapes), lambda name: (Place(name),))
 
