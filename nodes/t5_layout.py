@@ -4,8 +4,8 @@ from typing import Any
 
 from nodes.weight_places import NetworkPlan, NotThisNetwork, Place, Shapes, count, shape_of
 
-WORDS = "shared.weight"
-_COPY = "encoder.embed_tokens.weight"
+VOCABULARY = "shared.weight"
+COPY = "encoder.embed_tokens.weight"
 """Some files have the vocabulary under this name, or under both."""
 _BLOCK = "encoder.block.{}."
 _ATTENTION = "layer.0.SelfAttention."
@@ -36,7 +36,7 @@ def t5_plan(shapes: Shapes) -> NetworkPlan:
         )
     if _BLOCK.format(1) + _BIAS in shapes:
         raise NotThisNetwork("it is a UMT5, every layer of which has positions of its own; supported is T5")
-    words = shape_of(shapes, WORDS if WORDS in shapes else _COPY, 2)
+    words = shape_of(shapes, VOCABULARY if VOCABULARY in shapes else COPY, 2)
     buckets, heads = shape_of(shapes, _BLOCK.format(0) + _BIAS, 2)
     gate = f"{_BLOCK.format(0)}{_DENSE}wi_0.weight"
     gated = gate in shapes
@@ -56,9 +56,9 @@ def t5_plan(shapes: Shapes) -> NetworkPlan:
 
 def t5_places(name: str) -> tuple[Place, ...]:
     """The vocabulary is one, under either of its names."""
-    return (Place(WORDS), Place(_COPY)) if name in (WORDS, _COPY) else (Place(name),)
+    return (Place(VOCABULARY), Place(COPY)) if name in (VOCABULARY, COPY) else (Place(name),)
 
 
 def unused(name: str) -> bool:
     """A decoder is not used, and one copy of the vocabulary is enough."""
-    return name.startswith(_NOT_USED) or name == _COPY
+    return name.startswith(_NOT_USED) or name == COPY

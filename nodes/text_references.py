@@ -11,6 +11,8 @@ from nodes.values import Clip, Joined, Tower, Weights
 
 ORDER: tuple[Tower, ...] = ("CLIP-L", "CLIP-H", "CLIP-G", "T5")
 """In which text encoders stand that work together."""
+FILE_NAMES: Mapping[Tower, str] = {"CLIP-L": "clip_l", "CLIP-H": "clip_h", "CLIP-G": "clip_g", "T5": "t5xxl"}
+"""What they are called in names of files, and in names of tensors in whole files."""
 JOINED: Mapping[Family, Joined] = {"SD 3": "SD 3", "Flux": "Flux"}
 LOADERS: Mapping[Joined, str] = {
     "SD 3": "TripleCLIPLoader, or with DualCLIPLoader of type sd3",
