@@ -22,7 +22,7 @@ from tests import t5_models, text_families, tiny_models, whole_transformers
 from tests.original_layouts import write_weights
 
 POOL = ModelPool(precision="fp32", device="cpu")
-DOCUMENTS = Documents(prompt="{}")
+DOCUMENTS = Documents({})
 FILES = [f"{name}.safetensors" for name in text_families.PARTS]
 
 
