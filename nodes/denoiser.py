@@ -111,7 +111,13 @@ def guided_denoiser(
             return predictions([side], latent, sigma, patches)[0][side]
 
         record = (RecordedAttention(),) if any(rule.needs_attention for rule in rules) else ()
-        predicted, attention = predictions(prompts, x, sigma, record)
+        apart = [patch for rule in rules for patch in rule.negative_patches(sigma)] if "uncond" in prompts else []
+        predicted, attention = predictions(
+            [side for side in prompts if not apart or side != "uncond"], x, sigma, record
+        )
+        if apart:
+            others, recorded = predictions(["uncond"], x, sigma, (*record, *apart))
+            predicted, attention = predicted | others, attention | recorded
         found = Evaluation(x, sigma, scale, predicted["cond"], predicted.get("uncond"), ask, remembered, pool)
         found = replace(found, attention=attention.get("uncond"))
         if third is None:

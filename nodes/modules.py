@@ -39,6 +39,7 @@ NODE_MODULES = (
     "sampling",
     "saving",
     "schedules",
+    "skipped_layers",
     "text",
     "tiled_vae",
     "transformer_prompts",

@@ -129,6 +129,16 @@ class Grounded(NetworkPatch):
 
 
 @dataclass(frozen=True)
+class SkippedBlocks(NetworkPatch):
+    """A diffusion transformer leaves out blocks with these numbers: those of two streams, and those of one."""
+
+    made_by = "SkipLayerGuidance"
+
+    double: tuple[int, ...]
+    single: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Compiled(NetworkPatch):
     """All of the network, with its other patches, runs through torch.compile."""
 

@@ -9,16 +9,16 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, ModuleList
 
-from nodes.architectures import for_unets
+from nodes.architectures import for_transformers, for_unets
 from nodes.compiled_network import CompiledNetwork
 from nodes.grounding import Layers, ground
 from nodes.hypernetwork_layers import apply_hypernetwork
 from nodes.hypernetworks import Hypernetwork
 from nodes.maths.hidden_features import free_u
 from nodes.maths.resize import RESIZERS, Method
-from nodes.network_patches import Compiled, Downscaled, FreeU, Grounded, NetworkPatch, PictureAttention
+from nodes.network_patches import Compiled, Downscaled, FreeU, Grounded, NetworkPatch, PictureAttention, SkippedBlocks
 from nodes.patched_attention import patch_attention
 from nodes.picture_attention import attend_to_pictures
 from nodes.values import Model, Weights
@@ -38,8 +38,13 @@ Between = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (hidden, skip) ->
 def check_architecture(model: Model) -> None:
     """Raise WrongArchitecture if one of a model's patches is for another kind of network."""
     for patch in model.network_patches:
-        if not isinstance(patch, Compiled):
-            for_unets(model, patch.made_by)
+        match patch:
+            case Compiled():
+                pass
+            case SkippedBlocks():
+                for_transformers(model, patch.made_by)
+            case _:
+                for_unets(model, patch.made_by)
 
 
 def patched(network: Module, patches: Sequence[NetworkPatch], layers: LayersOf | None = None) -> Module:
@@ -80,6 +85,8 @@ def _made(network: Module, patches: Sequence[NetworkPatch], layers: LayersOf | N
                 pictures.append(patch)
             case Grounded() if layers is not None:
                 ground(view, network, layers(patch.gligen))
+            case SkippedBlocks():
+                _skip(view, patch)
             case Compiled():
                 backend = patch.backend
             case _:
@@ -97,6 +104,15 @@ def _made(network: Module, patches: Sequence[NetworkPatch], layers: LayersOf | N
     if pictures:
         attend_to_pictures(view, pictures)
     return CompiledNetwork(view, backend) if backend else view
+
+
+def _skip(view: Module, patch: SkippedBlocks) -> None:
+    """Leave blocks out of a transformer."""
+    for name, skipped in (("transformer_blocks", patch.double), ("single_transformer_blocks", patch.single)):
+        blocks = cast("Sequence[Module]", getattr(view, name, ()))
+        if blocks:
+            left = ModuleList(block for number, block in enumerate(blocks) if number not in skipped)
+            setattr(view, name, left)
 
 
 def _twin(module: Module, made: dict[int, Module]) -> Module:

@@ -59,6 +59,10 @@ class GuidanceRule:
     """Whether it needs the prediction under the negative prompts even where guidance does not."""
     needs_attention: ClassVar[bool] = False
 
+    def negative_patches(self, sigma: float) -> Sequence[NetworkPatch]:
+        """How the network is changed where it is asked under the negative prompts."""
+        return ()
+
     def before(self, found: Evaluation) -> Evaluation:
         return found
 

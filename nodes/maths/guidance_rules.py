@@ -37,6 +37,12 @@ def capped(cond: Latents, guided: Latents, strength: float) -> Latents:
     return guided * (_length(cond, (1,)) / (_length(guided, (1,)) + 1e-8)).clamp(max=1.0) * strength
 
 
+def spread_as(cond: Latents, guided: Latents, share: float) -> Latents:
+    """G brought back to the spread of C by a share."""
+    factor = cond.std(SAMPLE, keepdim=True) / guided.std(SAMPLE, keepdim=True)
+    return guided * (share * factor + (1.0 - share))
+
+
 def tangential(x: Latents, cond: Latents, uncond: Latents) -> Latents:
     """U without what it has across the direction that it shares most with C, seen from x, Kwon et al. (2025).
 
