@@ -10,6 +10,7 @@ from graph.literals import Widget
 from graph.node import node
 from nodes.adapter_names import canonical_shapes, unet_family
 from nodes.t5_layout import NORM
+from nodes.text_layout import NORM as CLIP_NORM
 from nodes.text_references import refuse_absent
 from nodes.values import Clip, Model, Weights
 from nodes.weight_patches import MergePatch, Part, patched
@@ -124,7 +125,7 @@ def _merged_clip(clip1: Clip, clip2: Clip, shares: Shares) -> Clip:
 
 def _width(clip: Clip, part: Part) -> int:
     shapes = canonical_shapes(clip.weights, part)
-    return shapes[NORM if clip.tower == "T5" else "final_layer_norm.weight"][0]
+    return shapes[NORM if clip.tower == "T5" else CLIP_NORM][0]
 
 
 def _mixed(weights: Weights, other: Weights, shares: Shares) -> Weights:

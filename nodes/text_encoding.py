@@ -11,6 +11,7 @@ from nodes.model_errors import ModelError
 from nodes.prompt_chunks import Chunk, chunks, pack
 from nodes.t5_layout import NORM
 from nodes.t5_tokenizer import load_t5_tokenizer
+from nodes.text_layout import NORM as CLIP_NORM
 from nodes.text_references import refuse_absent
 from nodes.values import Clip, Conditioning, Prompt, Tower
 
@@ -24,10 +25,10 @@ AT_ONCE = 16
 """Chunks that are encoded in one batch."""
 SD3_LENGTH, FLUX_LENGTH = 77, 256
 """Tokens up to which a text for T5 is filled up."""
-SD3_CLIPS: Mapping[Tower, int] = {"CLIP-L": 768, "CLIP-G": 1280}
-"""In the order of their states, and how wide these are where the encoder is not there."""
-SD3_WIDTH = 4096
-"""How wide T5's states are, where it is not there."""
+SD3_CLIPS: Sequence[Tower] = ("CLIP-L", "CLIP-G")
+"""In the order of their states."""
+SD3_WIDTHS: Mapping[Tower, int] = {"CLIP-L": 768, "CLIP-G": 1280, "T5": 4096}
+"""How wide states are where the text encoder is not there."""
 
 Texts = Mapping[Tower, str]
 """What each text encoder is to read. Those of Stable Diffusion 3 that are to read nothing are left out."""
@@ -110,25 +111,28 @@ def _as_sd3(
     from torch.nn.functional import pad
 
     length = min((each.states.shape[1] for each in clips.values()), default=SD3_LENGTH)
-    zeros = torch.zeros(1, length, SD3_WIDTH, device=pool.device)
-    pair = [clips.get(tower) or Encoded(zeros[..., :wide], zeros[:, 0, :wide]) for tower, wide in SD3_CLIPS.items()]
-    side = torch.cat([states[:, :length] for states, _ in pair], dim=-1)
-    width = _sd3_width(clip, side.shape[-1])
-    parts = [pad(side, (0, width - side.shape[-1]))] if clips or t5 is None else []
-    parts += [] if t5 is None else [t5]
+    low, large, width = (_sd3_width(clip, tower) for tower in (*SD3_CLIPS, "T5"))
+    if clips and width < low + large:
+        reason = f"states of width {width} do not follow CLIP's, whose width is {low} and {large}"
+        raise ModelError(clip.encoders[-1].weights.path, reason, "Stable Diffusion 3 takes T5-XXL, of width 4096.")
+    zeros = torch.zeros(1, length, low + large, device=pool.device)
+    pair = [
+        clips.get(tower) or Encoded(zeros[..., :wide], zeros[:, 0, :wide])
+        for tower, wide in zip(SD3_CLIPS, (low, large), strict=True)
+    ]
+    parts = [] if t5 is None else [t5]
+    if clips or t5 is None:
+        side = torch.cat([states[:, :length] for states, _ in pair], dim=-1)
+        parts.insert(0, pad(side, (0, width - low - large)))
     return Prompt(torch.cat(parts, dim=1), torch.cat([pooled for _, pooled in pair], dim=-1))
 
 
-def _sd3_width(clip: Clip, least: int) -> int:
-    """How wide T5's states are, whether or not it reads anything. Raises ModelError."""
-    t5 = next((each for each in clip.encoders if each.tower == "T5"), None)
-    if t5 is None:
-        return max(SD3_WIDTH, least)
-    width = canonical_shapes(t5.weights, "only text encoder")[NORM][0]
-    if width < least:
-        reason = f"this T5 makes states of {width} numbers, and CLIP's are {least}"
-        raise ModelError(t5.weights.path, reason, f"Stable Diffusion 3 takes T5-XXL, whose states have {SD3_WIDTH}.")
-    return width
+def _sd3_width(clip: Clip, tower: Tower) -> int:
+    """How wide a text encoder's states are, whether or not it is there, and reads anything."""
+    encoder = next((each for each in clip.encoders if each.tower == tower), None)
+    if encoder is None:
+        return SD3_WIDTHS[tower]
+    return canonical_shapes(encoder.weights, "only text encoder")[NORM if tower == "T5" else CLIP_NORM][0]
 
 
 class _Learned:

@@ -8,6 +8,8 @@ HEAD_WIDTH = 64
 OPEN_WIDTH = 1024
 """Text encoders of this width and more were trained by OpenCLIP, with another activation than OpenAI's."""
 PROJECTION = "text_projection.weight"
+NORM = "final_layer_norm.weight"
+"""Without a leading `text_model.`."""
 
 Naming = Literal["transformers", "bare", "openclip"]
 """`bare` is transformers' naming without its leading `text_model.`."""

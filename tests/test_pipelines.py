@@ -102,7 +102,7 @@ def test_checkpoints_and_their_text_encoders_are_described(name: str, engine: En
     folder = checkpoints(engine) / name
     t5 = folder / ("text_encoder_2" if "Flux" in name else "text_encoder_3")
     assert describe(folder).title == "checkpoint (diffusers folder)"
-    assert describe(t5).title == "text encoder (transformers folder)" and describe(t5).lines[0] == "T5, 2112 wide"
+    assert describe(t5).title == "text encoder (transformers folder)" and describe(t5).lines[0] == "T5, 1792 wide"
     told = describe(folder.with_name(f"{name}.safetensors"))
     assert any("below text_encoders.t5xxl.transformer." in line for line in told.lines)
 
@@ -152,5 +152,5 @@ def _loaded(folder: Path) -> Any:
 def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path):
     folder = whole_transformers.write_whole(tmp_path / "Flux dev", "Flux dev")
     t5_models.write_encoder(folder / "text_encoder_2", 128)
-    with pytest.raises(ModelError, match="expects text states of width 2112, text_encoder_2/ makes 128"):
+    with pytest.raises(ModelError, match="expects text states of width 1792, text_encoder_2/ makes 128"):
         _loaded(folder)

@@ -99,7 +99,7 @@ def test_a_lora_changes_both_clips_and_no_t5(folders: Folders, caplog: pytest.Lo
     for part, width in (("te1", text_families.LOW), ("te2", text_families.LARGE)):
         weights |= {f"lora_{part}_{module}.lora_{end}.weight": torch.full(shape, 0.1) for end, shape in
                     (("up", (width, 2)), ("down", (2, width)))}  # fmt: skip
-    weights["lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_down.weight"] = torch.ones(2, 2112)
+    weights["lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_down.weight"] = torch.ones(2, 1792)
     write_weights(folders.models("loras") / "texts.safetensors", weights)
     found = load_checkpoint("SD 3.safetensors", folders=folders)
     changed = load_lora(found.MODEL, found.CLIP, "texts.safetensors", 0.0, 1.0, folders).CLIP

@@ -145,7 +145,7 @@ def test_there_are_zeros_in_the_place_of_a_clip_that_is_absent(folders: Folders)
     assert torch.equal(low.tokens[..., :wide], whole.tokens[..., :wide]) and not low.tokens[:, :77, wide:].any()
     assert torch.equal(low.tokens[:, 77:], whole.tokens[:, 77:])
     assert low.pooled is not None and low.pooled.shape == (1, wide + 1280) and not low.pooled[:, wide:].any()
-    assert large.pooled is not None and large.pooled.shape == (1, 768 + 1280) and not large.pooled[:, :768].any()
+    assert large.pooled is not None and large.pooled.shape == (1, 768 + 1024) and not large.pooled[:, :768].any()
     assert torch.equal(t5.tokens, whole.tokens[:, 77:]) and t5.pooled is not None and not t5.pooled.any()
 
 
@@ -177,7 +177,7 @@ def test_each_text_encoder_of_stable_diffusion_3_has_a_text_of_its_own(folders: 
     first, second, wide = encoded(clip, "cat").tokens, encoded(clip, "dog").tokens, text_families.LOW
     mixed = sd3(clip, "cat", "dog", "the blue")
     assert torch.equal(mixed[:, :77, :wide], first[:, :77, :wide])
-    assert torch.equal(mixed[:, :77, wide:1344], second[:, :77, wide:1344])
+    assert torch.equal(mixed[:, :77, wide:1088], second[:, :77, wide:1088])
     assert torch.equal(mixed[:, 77:], encoded(clip, "the blue").tokens[:, 77:])
 
 
@@ -191,7 +191,7 @@ def test_empty_texts_are_left_out_or_encoded(folders: Folders):
 
 def test_both_clips_have_as_many_chunks(folders: Folders):
     clip = load_three_clips(*FILES, folders=folders)
-    assert sd3(clip, "cat", "dog " * 100, "").shape == sd3(clip, "dog " * 100, "", "").shape == (1, 154, 2112)
+    assert sd3(clip, "cat", "dog " * 100, "").shape == sd3(clip, "dog " * 100, "", "").shape == (1, 154, 1792)
 
 
 def test_flux_is_told_a_text_for_each_and_a_guidance(folders: Folders):
@@ -240,5 +240,7 @@ def test_a_t5_that_is_too_narrow_is_refused(folders: Folders):
     path = folders.models("text_encoders") / "narrow.safetensors"
     (folders.data / "narrow" / "model.safetensors").rename(path)
     clip = load_two_clips(FILES[1], path.name, type="sd3", folders=folders)
-    with pytest.raises(ModelError, match="makes states of 128 numbers, and CLIP's are 2048. Stable Diffusion 3 takes"):
+    with pytest.raises(
+        ModelError, match="states of width 128 do not follow CLIP's, whose width is 768 and 1024. Stable"
+    ):
         encoded(clip)

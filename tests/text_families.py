@@ -9,7 +9,7 @@ from tests import t5_models, tiny_models
 from tests.original_layouts import below, write_weights
 from tests.small_models import words_in
 
-LOW, LARGE, T5_WIDTH = 64, 1280, 2112
+LOW, LARGE, T5_WIDTH = 64, 1024, 1792
 """How wide the states are; one of 1024 and more is told to be OpenCLIP's by that."""
 PARTS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5xxl": "text_encoder_3"}
 """What files are called, and folders of Stable Diffusion 3."""
@@ -37,7 +37,7 @@ def write_clip(folder: Path, width: int, words: int, activation: str, projection
         vocab_size=words,
         hidden_size=width,
         intermediate_size=96,
-        num_hidden_layers=3,
+        num_hidden_layers=2 if width == LARGE else 3,
         num_attention_heads=max(1, width // 64),
         hidden_act=activation,
         projection_dim=projection or width,
