@@ -11,6 +11,7 @@ from nodes.grounding import boxes_in, check_fit
 from nodes.latent_scale import for_network
 from nodes.maths.resize import common_upscale, fit_batch
 from nodes.network_patches import PictureAttention
+from nodes.reference_tokens import check_references, reference_tokens
 from nodes.values import Model, Prompt, Shown, Sizes
 
 FACTOR = 8
@@ -33,7 +34,7 @@ class Told(NamedTuple):
 
     Or the label that an unCLIP network is told instead. And, for networks that look at pictures, who is on the
     negative side; for those with GLIGEN's layers, the boxes of `grounding.Boxes`; for Flux's, the guidance that they
-    were distilled from.
+    were distilled from, and the tokens of the pictures that they are shown, with their positions.
     """
 
     pooled: Float[Tensor, "batch width"] | None = None
@@ -44,6 +45,8 @@ class Told(NamedTuple):
     phrases: Float[Tensor, "batch boxes width"] | None = None
     present: Float[Tensor, "batch boxes"] | None = None
     guidance: Float[Tensor, " batch"] | None = None
+    references: Float[Tensor, "batch tokens width"] | None = None
+    positions: Float[Tensor, "batch tokens 3"] | None = None
 
     @staticmethod
     def joined(parts: "Sequence[Told]") -> "Told":
@@ -71,11 +74,12 @@ def told(
 ) -> Told | None:
     """What a network is told with a prompt, for latents of a shape [batch, channels, height, width].
 
-    Raises MissingInput when the prompt has no pooled state.
+    Raises MissingInput when the prompt has no pooled state, and WrongReference for pictures that it cannot be shown.
 
     Args:
         size: height and width of the part of them that it is asked about, if not all.
     """
+    check_references(model, prompt)
     found = _told(model, prompt, shape, batch, negative)
     if any(isinstance(patch, PictureAttention) for patch in model.network_patches):
         found = (found or Told())._replace(negative=torch.full((batch,), negative))
@@ -97,7 +101,8 @@ def _told(model: Model, prompt: Prompt, shape: Sequence[int], batch: int, negati
     if model.told in ("pooled", "pooled and guidance"):
         guidance = prompt.guidance if model.told == "pooled and guidance" else None
         stated = None if guidance is None else torch.full((batch,), guidance)
-        return Told(fit_batch(prompt.pooled, batch), guidance=stated)
+        found = Told(fit_batch(prompt.pooled, batch), guidance=stated)
+        return found._replace(**reference_tokens(model, prompt, batch)._asdict()) if prompt.references else found
     sizes = prompt.sizes or Sizes()
     height = _stated(sizes.height, shape[-2] * FACTOR)
     width = _stated(sizes.width, shape[-1] * FACTOR)

@@ -21,6 +21,7 @@ NODE_MODULES = (
     "image_transforms",
     "images",
     "ip_adapters",
+    "kontext",
     "latent_operations",
     "latent_transforms",
     "latents",

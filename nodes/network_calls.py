@@ -10,15 +10,13 @@ from torch.nn import Module
 
 from nodes.added_inputs import Told
 from nodes.control_networks import Residuals
-from nodes.maths.patches import from_tokens, padded, positions, to_tokens
+from nodes.maths.patches import PATCH, from_tokens, padded, positions, to_tokens
 from nodes.model_errors import WrongPrompt
 from nodes.values import Architecture
 
 Latents = Float[Tensor, "batch channels height width"]
 FACTOR = 8
 """Pixels of a picture's side that one of a latent stands for."""
-PATCH = 2
-"""Pixels of a latent's side that one of Flux's tokens stands for."""
 
 
 class Asked(NamedTuple):
@@ -93,18 +91,21 @@ def _ask_flux(network: Any, asked: Asked) -> Tensor:
     height, width = x.shape[-2:]
     whole = padded(x, PATCH)
     rows, columns = (side // PATCH for side in whole.shape[-2:])
-    tokens, places = to_tokens(whole, PATCH), positions(rows, columns)
-    guidance = None if told is None else told.guidance
+    tokens, places = to_tokens(whole, PATCH), positions(rows, columns).to(x.device)
+    count = tokens.shape[1]
+    if told is not None and told.references is not None and told.positions is not None:
+        tokens = torch.cat([tokens, told.references.to(x)], 1)
+        places = torch.cat([places, told.positions[0]])
     output: Tensor = network(
         tokens,
         encoder_hidden_states=asked.text,
-        pooled_projections=(pooled, asked.timestep, guidance),
+        pooled_projections=(pooled, asked.timestep, told and told.guidance),
         timestep=asked.timestep,
-        img_ids=places.to(x.device),
+        img_ids=places,
         txt_ids=torch.zeros(asked.text.shape[1], places.shape[1], device=x.device),
         return_dict=False,
     )[0]
-    return from_tokens(output, rows, PATCH)[..., :height, :width]
+    return from_tokens(output[:, :count], rows, PATCH)[..., :height, :width]
 
 
 def _checked(network: Any, asked: Asked) -> Tensor:

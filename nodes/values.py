@@ -243,6 +243,7 @@ class Prompt:
     `controls` steer it together; with `shares_controls` they steer prompts of other sides that have none, too.
     `grounding` says what is where. `label` is what an unCLIP network is told of `pictures`, made when it is asked.
     `guidance` is how strongly a network that was distilled from guided ones is told to follow it; None: it is not told.
+    `references` are pictures, as the VAE gives them, that a network of Flux is shown.
     """
 
     tokens: Float[Tensor, "batch tokens width"]
@@ -261,6 +262,7 @@ class Prompt:
     pictures: tuple[PicturePrompt, ...] = ()
     grounding: Grounding | None = None
     label: Float[Tensor, "1 numbers"] | None = None
+    references: tuple[Float[Tensor, "some channels height width"], ...] = ()
     guidance: float | None = 3.5
 
     @property
@@ -268,7 +270,7 @@ class Prompt:
         shown = (self.shown.picture, self.shown.mask) if self.shown else ()
         seen = (picture.image_embeds for picture in self.pictures)
         steering = (control.picture for control in self.controls)
-        tensors = (self.tokens, self.pooled, self.mask, self.label, *shown, *seen, *steering)
+        tensors = (self.tokens, self.pooled, self.mask, self.label, *shown, *seen, *steering, *self.references)
         return sum(0 if tensor is None else tensor.nbytes for tensor in tensors)
 
 

@@ -1,9 +1,14 @@
 """Latents as rows of tokens, each of which stands for a square of pixels."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
+
+PATCH = 2
+"""Pixels of a latent's side that one of Flux's tokens stands for."""
 
 Latents = Float[Tensor, "batch channels height width"]
 Tokens = Float[Tensor, "batch tokens width"]
@@ -35,3 +40,17 @@ def positions(rows: int, columns: int, number: int = 0, top: int = 0, left: int 
     found[..., 1] += torch.arange(top, top + rows)[:, None]
     found[..., 2] += torch.arange(left, left + columns)
     return found.flatten(0, 1)
+
+
+def side_by_side(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Where pictures of some rows and columns begin that lie on one sheet, which is kept as square as it goes.
+
+    Each lies below those before it, or, where that would make the sheet higher than wide, to their right.
+    """
+    height = width = 0
+    corners: list[tuple[int, int]] = []
+    for rows, columns in sizes:
+        top, left = (0, width) if rows + height > columns + width else (height, 0)
+        corners.append((top, left))
+        height, width = max(height, top + rows), max(width, left + columns)
+    return corners
