@@ -32,8 +32,8 @@ def check_references(model: Model, prompt: Prompt) -> None:
     if prompt.references and model.architecture != "Flux":
         found = "a U-Net" if model.architecture == "U-Net" else f"one of {model.architecture}"
         raise WrongReference(
-            f"ReferenceLatent shows pictures to networks of Flux, but that of {name!r} is {found}; take it out, or load "
-            "Flux Kontext"
+            f"ReferenceLatent shows pictures to networks of Flux, but that of {name!r} is {found}; take it out, or "
+            "load Flux Kontext"
         )
     for latent in prompt.references:
         if latent.shape[1] != model.latent_channels:
