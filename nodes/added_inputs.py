@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from nodes.architectures import for_unets
 from nodes.grounding import boxes_in, check_fit
 from nodes.latent_scale import for_network
 from nodes.maths.resize import common_upscale, fit_batch
-from nodes.network_patches import PictureAttention
+from nodes.network_patches import Grounded, PictureAttention
 from nodes.reference_tokens import check_references, reference_tokens
 from nodes.values import Model, Prompt, Shown, Sizes
 
@@ -84,6 +85,7 @@ def told(
     if any(isinstance(patch, PictureAttention) for patch in model.network_patches):
         found = (found or Told())._replace(negative=torch.full((batch,), negative))
     if prompt.grounding is not None:
+        for_unets(model, Grounded.made_by)
         check_fit(model.weights, prompt.grounding.gligen)
         found = (found or Told())._replace(
             **boxes_in(prompt.grounding.boxes, size or (shape[-2], shape[-1]), batch)._asdict()

@@ -9,16 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from graph.folders import Folders
 from nodes.added_inputs import MissingInput, Told, told
 from nodes.architectures import WrongArchitecture
 from nodes.computation import compile_model
+from nodes.denoiser import guided_denoiser
+from nodes.grounded_prompts import Box, Grounding
+from nodes.hypernetworks import load_hypernetwork
 from nodes.model_errors import WrongPrompt
 from nodes.models import ModelPool
 from nodes.network_calls import PictureTooLarge
 from nodes.network_patches import RecordedAttention
 from nodes.precision import PrecisionPolicy
 from nodes.unet_patches import free_u, hyper_tile, merge_tokens, perturbed_attention, self_attention
-from nodes.values import Model, Prompt, Weights
+from nodes.values import Conditioning, Control, ControlNet, FlowLevels, Model, Prompt, Weights
+from tests import original_layouts as layouts
 from tests import small_transformers
 from tests.small_transformers import CHANNELS, CONTEXT, POOLED, SMALL
 
@@ -153,6 +158,42 @@ def test_what_changes_a_unet_is_refused(name: str, folder: Path):
             change(transformer)
     with pytest.raises(WrongArchitecture, match="SelfAttentionGuidance"):
         POOL.denoise_network(replace(transformer, network_patches=(RecordedAttention(),)))
+
+
+def test_pictures_and_boxes_that_steer_unets_are_refused(folder: Path):
+    nowhere = Weights(folder, "no matter", "canny")
+    box = Box(torch.zeros(1, 8), 0, 0, 4, 4)
+    x, text, pooled = inputs()
+    for steering, what in (
+        ({"controls": (Control(ControlNet(nowhere), torch.zeros(1, 8, 8, 3)),)}, "the ControlNet 'canny'"),
+        ({"grounding": Grounding(nowhere, (box,))}, "GLIGENTextBoxApply"),
+    ):
+        prompt = Conditioning((replace(Prompt(text[:1], pooled[:1]), **steering),))
+        for name in ("SD 3", "Flux dev"):
+            flow = replace(model(folder, name), levels=FlowLevels(3.0))
+            with pytest.raises(WrongArchitecture, match=f"{what} is for U-Nets, but the network of '{name}'"):
+                guided_denoiser(POOL, flow, prompt, None, 1.0, 2)(x, 0.5)
+
+
+@pytest.mark.parametrize("name", ["SD 3", "Flux dev"])
+def test_adapters_of_unets_are_refused(name: str, folder: Path):
+    transformer, files = model(folder, name), Folders.below(folder)
+    (folder / "models" / "hypernetworks").mkdir(parents=True, exist_ok=True)
+    with pytest.raises(WrongArchitecture, match="HypernetworkLoader is for U-Nets"):
+        load_hypernetwork(transformer, "any.safetensors", folders=files)
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_weights_of_eight_bits_are_read(name: str, folder: Path):
+    weights = small_transformers.network_weights(SMALL[name].network)
+    eight = {each: tensor.to(torch.float8_e4m3fn) for each, tensor in weights.items()}
+    near = {each: tensor.float() for each, tensor in eight.items()}
+    found: list[Tensor] = []
+    for kind, tensors in (("eight", eight), ("wide", near)):
+        path = layouts.write_weights(folder / f"{name} {kind}.safetensors", tensors)
+        changed = replace(model(folder, name), weights=Weights(path, path.name, path.name))
+        found.append(ours(changed, *inputs()))
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("name", ["SD 3", "Flux dev"])
