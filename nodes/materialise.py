@@ -42,6 +42,8 @@ DTYPES: dict[PrecisionName, DType] = {"fp32": torch.float32, "bf16": torch.bfloa
 
 NAMED = 3
 """How many weights an error names."""
+MOST_TOUCHED = 0.6
+"""The share of a network that patches may change for the rest to be taken from where the network is prepared."""
 
 
 class Found(NamedTuple):
@@ -196,16 +198,17 @@ def load_network(
         DTYPES[precision.dtype], device, precision.channels_last, precision.as_filed, precision.bf16_convolutions
     )
     sources = _match(weights.path, _tensors(weights, kind.stem), wanted, plan)
+    change = _changes(weights, kind, shapes)
+    touched = {name: shape for name, shape in shapes.items() if change.touches(name)}
     read = None
-    if prepared is not None and form.can_be_prepared() and not weights.patches:
+    if prepared is not None and form.can_be_prepared() and _numbers(touched) <= MOST_TOUCHED * _numbers(shapes):
         taken = [(target, found.name, *place) for target, (found, place) in sources.items()]
-        key = prepared_key(weights.identity, str(form.dtype), form.channels_last, taken)
+        key = prepared_key(weights.unpatched or weights.identity, str(form.dtype), form.channels_last, taken)
         write = partial(_write, module=module, sources=sources, wanted=shapes, form=form)
-        read = from_prepared(prepared, key, module, shapes, form.dtype, write)
-    if read is None:
-        read = _read(module, sources, shapes, form, _changes(weights, kind, shapes))
+        read = from_prepared(prepared, key, module, shapes, form.dtype, write, touched)
+    rest = shapes if read is None else touched
     # What is packed is in its place already, and was asked for with the rest.
-    module.load_state_dict(read, assign=True, strict=False)
+    module.load_state_dict((read or {}) | _read(module, sources, rest, form, change), assign=True, strict=False)
     module.requires_grad_(False).eval()
     if precision.bf16_convolutions:
         halve_convolutions(module)
@@ -213,6 +216,10 @@ def load_network(
         compute_in(module, form.dtype)
     compute_directly(module)
     return module
+
+
+def _numbers(shapes: Shapes) -> int:
+    return sum(map(prod, shapes.values()))
 
 
 Source = tuple[Found, Place]
@@ -276,11 +283,10 @@ def _changes(weights: Weights, kind: Kind, shapes: Shapes) -> Change:
             others[merged] = weights_of(merged, kind.merged or kind, shapes)
         return others[merged](merged, name)
 
-    return changes(weights, shapes, other) if weights.patches else _unchanged
+    return changes(weights, shapes, other) if weights.patches else _UNCHANGED
 
 
-def _unchanged(name: str, weight: Tensor) -> Tensor:
-    return weight
+_UNCHANGED = Change(lambda name, weight: weight, lambda name: False)
 
 
 def weights_of(weights: Weights, kind: Kind, shapes: Shapes) -> Other:
@@ -294,7 +300,7 @@ def weights_of(weights: Weights, kind: Kind, shapes: Shapes) -> Other:
             return None
         found = tensors[place.name]
         tensor = taken(files.tensor(found.file, found.name), place).reshape(shapes[name])
-        return change(name, tensor).to(torch.float32)
+        return change.of(name, tensor).to(torch.float32)
 
     return read
 
@@ -350,7 +356,7 @@ def _read(
     scratch = Scratch()
     for target, shape in wanted.items():
         tensor = _filed(passing, sources[target], shape)
-        changed = change(target, tensor)
+        changed = change.of(target, tensor)
         # What needs no copy is not put in order either: other processes share it.
         mapped = changed is tensor and form.is_of(tensor)
         order = None if mapped else form.packing(module, target)

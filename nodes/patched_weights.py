@@ -1,6 +1,7 @@
 """Change weights as patches say: one after the other, in float32."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,8 +18,17 @@ from nodes.weight_files import read_header
 from nodes.weight_patches import LoraPatch, MergePatch, Patch
 from nodes.weight_places import Shapes
 
-Change = Callable[[str, Tensor], Tensor]
-"""What becomes of a weight, by its name in the network; the given tensor itself stays as it is."""
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of weights, by their names in the network."""
+
+    of: Callable[[str, Tensor], Tensor]
+    """The given tensor itself stays as it is."""
+    touches: Callable[[str], bool]
+    """Whether it may become another one at all."""
+
+
 Other = Callable[[Weights, str], Tensor | None]
 """A weight of another network of the same kind, with its own patches; None where it has none of this shape."""
 
@@ -36,10 +46,10 @@ def changes(weights: Weights, shapes: Shapes, other: Other) -> Change:
     def change(name: str, weight: Tensor) -> Tensor:
         changed = weight
         for step in steps:
-            changed = step(name, changed)
+            changed = step.of(name, changed)
         return changed
 
-    return change
+    return Change(change, lambda name: any(step.touches(name) for step in steps))
 
 
 def _change(patch: Patch, shapes: Shapes, other: Other) -> Change:
@@ -74,7 +84,7 @@ def _lora(patch: LoraPatch, shapes: Shapes) -> Change:
             reason = f"what it has for {adapter.weight}, {list(weight.shape)}, does not fit together: {said}"
             raise ModelError(path, reason, AGAIN) from error
 
-    return change
+    return Change(change, lambda name: canonical(name) in adapters)
 
 
 def _merge(patch: MergePatch, shapes: Shapes, other: Other) -> Change:
@@ -88,7 +98,7 @@ def _merge(patch: MergePatch, shapes: Shapes, other: Other) -> Change:
         own, others = share(patch, original[bare].name)
         return own * weight.float() + others * theirs.float()
 
-    return change
+    return Change(change, lambda name: True)
 
 
 def share(patch: MergePatch, name: str) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from math import prod
 from typing import Any, cast
 
@@ -69,7 +69,7 @@ class PreparedWeights:
 
 
 def take_prepared(module: Module, found: PreparedNetwork, wanted: Shapes, dtype: DType) -> dict[str, Tensor]:
-    """Give layers what they take in an order of their own; returns the other weights.
+    """Give layers what they take of these in an order of their own; returns the other weights.
 
     Raises ValueError for a file that does not hold this network, and leaves the layers as they were.
     """
@@ -109,16 +109,22 @@ def from_prepared(
     wanted: Shapes,
     dtype: DType,
     write: Callable[[PreparedWeights], None],
+    touched: Collection[str] = (),
 ) -> dict[str, Tensor] | None:
     """What `take_prepared` does with the network of a key, prepared by `write` if it was not before.
 
     None where it cannot be prepared: for want of room, because another process is at it, or because the disk fails.
+
+    Args:
+        wanted: the shapes of all of its weights.
+        touched: the names of those that are not to be taken.
     """
     found = prepared.find(key) or _written(prepared, key, wanted, dtype, write)
     if found is None:
         return None
     try:
-        return take_prepared(module, found, wanted, dtype)
+        rest = {name: shape for name, shape in wanted.items() if name not in touched}
+        return take_prepared(module, found, rest, dtype)
     except ValueError as error:
         prepared.reject(key, error)
         return None

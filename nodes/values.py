@@ -48,7 +48,7 @@ class Weights:
     """Which weights: a folder or file and the identity of its content. Never the weights themselves.
 
     Of a file that holds several networks, `part` is how the names of this one start. `patches` change the weights, in
-    their order; the identity is that of what comes of it.
+    their order; the identity is that of what comes of it, and `unpatched` the one before the first of them.
     """
 
     path: Path
@@ -56,6 +56,7 @@ class Weights:
     name: str
     part: str = ""
     patches: tuple[Patch, ...] = ()
+    unpatched: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ def patched(weights: Weights, patch: Patch) -> Weights:
         weights,
         identity=digest(b"patched", encode([weights.identity, _told(patch)])).hex(),
         patches=(*weights.patches, patch),
+        unpatched=weights.unpatched or weights.identity,
     )
 
 

@@ -6,18 +6,20 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import Conv2d, Linear
+from torch.nn import Conv2d, Linear, Module
 
 from graph.folders import Folders
 from graph.leases import Leases
+from nodes.loras import load_lora_for_model
 from nodes.merging import merge_models
 from nodes.model_folders import read_checkpoint
 from nodes.models import ModelPool
@@ -28,6 +30,7 @@ from nodes.values import Model
 from nodes.weights_in_order import is_known, numbers_of, order_of, ordered
 from tests import tiny_models
 from tests.commands import latentloom
+from tests.original_layouts import write_weights
 
 pytestmark = pytest.mark.usefixtures("packed_as_large_ones")
 
@@ -87,12 +90,9 @@ def test_its_layers_are_in_order_and_lie_in_the_file(kept: PreparedNetworks, mod
     network = pool(kept).unet(model)
     kinds = [type(layer) for layer in network.modules()]
     assert min(map(kinds.count, (PackedConv2d, PackedLinear, PackedPointwiseConv2d))) > 0
-    (file,) = shown(kept)
-    places = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(file))]
-    spans = [tuple(int(end, 16) for end in place[0].split("-")) for place in places]
-    addresses = [each.data_ptr() for each in network.parameters() if each.is_cpu]
-    addresses += [numbers_of(layer.packed).data_ptr() for layer in network.modules() if isinstance(layer, PackedLinear)]
-    assert all(any(start <= address < end for start, end in spans) for address in addresses)
+    plain = [each for each in network.parameters() if each.is_cpu]
+    ordered = [numbers_of(layer.packed) for layer in network.modules() if isinstance(layer, PackedLinear)]
+    assert all(in_file(plain + ordered, kept))
 
 
 def test_each_form_of_a_network_is_one_of_its_own(kept: PreparedNetworks, model: Model):
@@ -101,10 +101,35 @@ def test_each_form_of_a_network_is_one_of_its_own(kept: PreparedNetworks, model:
     assert len(shown(kept)) == 2
 
 
-def test_networks_that_patches_change_are_not_kept(kept: PreparedNetworks, model: Model):
+def in_file(weights: Iterable[Tensor], kept: PreparedNetworks) -> list[bool]:
+    """Which of these lie in the one file that is there."""
+    (file,) = shown(kept)
+    places = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(file))]
+    spans = [tuple(int(end, 16) for end in place[0].split("-")) for place in places]
+    return [any(start <= weight.data_ptr() < end for start, end in spans) for weight in weights]
+
+
+def test_of_a_network_with_a_lora_the_rest_is_the_files(kept: PreparedNetworks, model: Model, tmp_path: Path):
+    touched = "up_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    lora = {
+        f"unet.{touched}.lora_{end}.weight": torch.full(shape, 0.1) for end, shape in (("A", (2, 16)), ("B", (16, 2)))
+    }
+    write_weights(tmp_path / "models" / "loras" / "some.safetensors", lora)
+    folders = Folders.below(tmp_path)
+    for strength in (0.5, 1.0):
+        changed = load_lora_for_model(model, "some.safetensors", strength, folders)
+        assert torch.equal(predicted(kept, changed), predicted(None, changed))
+        assert not torch.equal(predicted(kept, changed), predicted(kept, model))
+    network = pool(kept).unet(changed)
+    named = cast("Iterable[tuple[str, Module]]", network.named_modules())
+    layers = {name: layer for name, layer in named if isinstance(layer, PackedLinear)}
+    where = dict(zip(layers, in_file([numbers_of(layer.packed) for layer in layers.values()], kept), strict=True))
+    assert [name for name, is_there in where.items() if not is_there] == [touched]
+
+
+def test_of_a_network_that_is_another_nothing_is_taken(kept: PreparedNetworks, model: Model):
     changed = merge_models(model, model, 0.5)
-    assert changed.weights.patches
-    predicted(kept, changed)
+    assert torch.equal(predicted(kept, changed), predicted(None, changed))
     assert not shown(kept)
 
 
