@@ -10,6 +10,7 @@ from torch.nn import Module
 
 from graph.collector import collector_paused
 from nodes.materialise import Kind, load_network
+from nodes.model_errors import ModelError
 from nodes.model_folders import TEXT_STEM
 from nodes.models import ModelPool
 from nodes.precision import Precision
@@ -52,8 +53,17 @@ class _Plain(Module):
 
 
 def t5_states(pool: ModelPool, clip: Clip, ids: Int[Tensor, "texts tokens"]) -> Float[Tensor, "texts tokens width"]:
-    """The states of the layer that `clip` asks for, after the final norm; a layer beyond the first means the last."""
+    """The states of the layer that `clip` asks for, after the final norm; a layer beyond the first means the last.
+
+    Raises ModelError for words that it does not know.
+    """
     module: Any = pool.text_encoder(clip)
+    words, largest = module.config.vocab_size, int(ids.max())
+    if largest >= words:
+        reason = f"it knows {words} words, and its tokenizer has number {largest}"
+        raise ModelError(
+            clip.weights.path, reason, f"Take both from one model; the tokenizer is {clip.tokenizer.path}."
+        )
     with torch.no_grad():
         output = module(input_ids=ids.to(pool.device), output_hidden_states=clip.layer != -1)
         layers = module.config.num_layers

@@ -13,6 +13,8 @@ _DENSE = "layer.1.DenseReluDense."
 NORM = "encoder.final_layer_norm.weight"
 MARK = f"{_BLOCK.format(0)}{_ATTENTION}q.weight"
 _BIAS = f"{_ATTENTION}relative_attention_bias.weight"
+LEAST_BUCKETS, MOST_BUCKETS = 4, 512
+"""Of distances between tokens: half of them are for either side, and half of these for single steps, of 128."""
 _SCALES = (".scale_weight", ".weight_scale", "scaled_fp8")
 """How names end in files whose numbers of 8 bits have scales of their own."""
 _NOT_USED = ("decoder.", "lm_head.", "logit_scale")
@@ -38,12 +40,15 @@ def t5_plan(shapes: Shapes) -> NetworkPlan:
         raise NotThisNetwork("it is a UMT5, every layer of which has positions of its own; supported is T5")
     words = shape_of(shapes, VOCABULARY if VOCABULARY in shapes else COPY, 2)
     buckets, heads = shape_of(shapes, _BLOCK.format(0) + _BIAS, 2)
+    inner = shape_of(shapes, MARK, 2)[0]
+    if not LEAST_BUCKETS <= buckets < MOST_BUCKETS or inner % heads:
+        raise NotThisNetwork(f"its positions have the shape {[buckets, heads]}, which does not fit {inner} numbers")
     gate = f"{_BLOCK.format(0)}{_DENSE}wi_0.weight"
     gated = gate in shapes
     config: dict[str, Any] = {
         "vocab_size": words[0],
         "d_model": words[1],
-        "d_kv": shape_of(shapes, MARK, 2)[0] // heads,
+        "d_kv": inner // heads,
         "d_ff": shape_of(shapes, gate if gated else gate.replace("wi_0", "wi"), 2)[0],
         "num_layers": count(shapes, f"{_BLOCK}{_ATTENTION}q.weight"),
         "num_heads": heads,

@@ -69,9 +69,6 @@ def together(path: Path, clips: Sequence[Clip], family: Family) -> Clip:
     match family:
         case "Flux" if towers != ["CLIP-L", "T5"]:
             raise ModelError(path, f"Flux needs a CLIP-L and a T5, but there is {found}", "Choose one file of each.")
-        case "SD 3" if "CLIP-H" in towers:
-            reason = f"Stable Diffusion 3 needs CLIP-L, CLIP-G and T5, or some of them, but there is {found}"
-            raise ModelError(path, reason, "Choose other files.")
         case "SD 1" | "SD 2" | "SDXL" | "SDXL refiner" if "T5" in towers or len(towers) not in (1, 2):
             reason = f"the text encoders of {family} are one or two CLIPs, but there is {found}"
             raise ModelError(path, reason, "With a T5, choose the type sd3 or flux.")

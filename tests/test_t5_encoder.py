@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nodes.model_errors import ModelError
 from nodes.models import ModelPool
 from nodes.precision import PrecisionPolicy
 from nodes.t5_encoder import t5_states
@@ -84,6 +85,11 @@ def test_an_earlier_layer_goes_through_the_final_norm(folder: Path, pool: ModelP
     states = t5_states(pool, replace(clip(folder), layer=-2), IDS)
     assert torch.equal(states, module.encoder.final_layer_norm(expected.hidden_states[-2]))
     assert torch.equal(t5_states(pool, replace(clip(folder), layer=-20), IDS), expected.last_hidden_state)
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder: Path, pool: ModelPool):
+    with pytest.raises(ModelError, match="knows 60 words, and its tokenizer has number 60. Take both from one model"):
+        t5_states(pool, clip(folder), torch.tensor([[4, 60]]))
 
 
 def test_a_part_of_a_whole_checkpoint_is_read_by_its_prefix(folder: Path, tmp_path: Path, pool: ModelPool):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graph.folders import Folders
-from nodes.checkpoints import DualClipType, load_clip, load_three_clips, load_two_clips
+from nodes.checkpoints import TEXT_ENCODERS, DualClipType, load_clip, load_three_clips, load_two_clips
 from nodes.model_errors import ModelError
 from nodes.models import ModelPool
 from nodes.text import set_last_layer
@@ -116,6 +116,15 @@ def test_the_order_of_files_does_not_matter(folders: Folders):
     ]
     for one, other, type in pairs:
         assert load_two_clips(one, other, type, folders=folders) == load_two_clips(other, one, type, folders=folders)
+
+
+def test_folders_of_transformers_are_text_encoders_as_files_are(folders: Folders, own: Path):
+    (folders.models("text_encoders") / "sd3").symlink_to(own)
+    names = [f"sd3/{part}" for part in text_families.PARTS.values()]
+    assert set(names) <= set(TEXT_ENCODERS.names(folders))
+    parts = load_three_clips(*names, folders=folders)
+    assert [each.tokenizer.path.name for each in parts.encoders] == ["tokenizer", "tokenizer_2", "tokenizer_3"]
+    assert torch.equal(encoded(parts).tokens, encoded(load_three_clips(*FILES, folders=folders)).tokens)
 
 
 def test_a_text_for_t5_is_not_cut_off(folders: Folders, own: Path):
