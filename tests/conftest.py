@@ -7,6 +7,7 @@ starts one for a while.
 import gc
 import os
 import secrets
+import signal
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tests.databases import World
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # run in the background of a script; programs that we start hear it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several of us share the processor: before torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
