@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from tests.databases import World
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # run in the background of a script; programs that we start hear it
+# In the background of a script nobody hears Ctrl-C; the programs that we start should.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several of us share the processor: before torch is imported
