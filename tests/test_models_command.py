@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from tests import original_layouts as layouts
+from tests import t5_models
 from tests.commands import latentloom
 
 
@@ -13,6 +14,14 @@ def test_inspect_says_what_a_file_is_and_what_is_in_it(tmp_path: Path):
     assert "  U-Net: 686 tensors, 859.5 M numbers, below model.diffusion_model." in lines
     assert "  VAE: 248 tensors, 83.7 M numbers, below first_stage_model." in lines
     assert lines[-1] == "  1130 tensors (1130 F16), 2,132.5 MB"
+
+
+def test_inspect_knows_a_t5(tmp_path: Path):
+    path = layouts.write_header(tmp_path / "t5xxl_fp16.safetensors", t5_models.shapes())
+    said = latentloom("models", "inspect", path, data=tmp_path)
+    lines = said.out.splitlines()
+    assert said.code == 0 and lines[0] == "t5xxl_fp16.safetensors: text encoder (transformers' names)"
+    assert "  text encoder 1: 219 tensors, 4,762.3 M numbers" in lines and "  T5-XXL" in lines
 
 
 def test_inspect_says_why_a_file_is_nothing_known(tmp_path: Path):

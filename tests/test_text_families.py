@@ -1,5 +1,6 @@
 """Prompts for Stable Diffusion 3 and Flux: diffusers' states, from files and folders, in whichever order they come."""
 
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,6 +17,7 @@ from nodes.text import set_last_layer
 from nodes.text_encoding import Texts, encode_prompt
 from nodes.transformer_prompts import encode_text_flux, encode_text_sd3
 from nodes.values import Clip, Prompt
+from tests import original_layouts as layouts
 from tests import t5_models, text_families, tiny_models
 
 POOL = ModelPool(precision="fp32", device="cpu")
@@ -116,6 +118,29 @@ def test_the_order_of_files_does_not_matter(folders: Folders):
     ]
     for one, other, type in pairs:
         assert load_two_clips(one, other, type, folders=folders) == load_two_clips(other, one, type, folders=folders)
+
+
+def test_files_of_full_size_are_told_apart(tmp_path: Path):
+    folders = Folders.below(tmp_path)
+    tiny_models.write_tokenizer(folders.models("tokenizers") / "clip")
+    t5_models.write_tokenizer(folders.models("tokenizers") / "t5")
+    folders.models("text_encoders").mkdir(parents=True)
+    published = {
+        "clip_l": layouts.clip(replace(layouts.CLIP_L, projection=768)),
+        "clip_g": layouts.clip(layouts.OPEN_G),
+        "t5xxl": t5_models.shapes(),
+    }
+    for name, shapes in published.items():
+        layouts.write_header(folders.models("text_encoders") / f"{name}.safetensors", shapes)
+    clip = load_three_clips(*reversed(FILES), folders=folders)
+    told = [(each.tower, each.layer, each.normed, each.projected, each.pad) for each in clip.encoders]
+    assert told == [
+        ("CLIP-L", -2, False, False, None),
+        ("CLIP-G", -2, False, True, 0),
+        ("T5", -1, True, False, None),
+    ]
+    flux = load_two_clips(FILES[2], FILES[0], type="flux", folders=folders)
+    assert [(each.tower, each.layer, each.normed) for each in flux.encoders] == [("CLIP-L", -1, True), ("T5", -1, True)]
 
 
 def test_folders_of_transformers_are_text_encoders_as_files_are(folders: Folders, own: Path):
