@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import pixel_unshuffle
 
 from nodes.architectures import for_unets
 from nodes.grounding import boxes_in, check_fit
@@ -128,13 +129,16 @@ def shown(
     """The channels that follow the noisy latent.
 
     For inpainting a mask (rounded) and a picture scaled for the network, or grey everywhere; for pix2pix a picture as
-    the VAE gives it, or zeros.
+    the VAE gives it, or zeros. Networks of Flux are shown the picture first, scaled for the network, and a mask that is
+    not rounded.
 
     Args:
         kept: the picture and mask that the latent itself brings, for prompts that bring none.
     """
     height, width = shape[-2:]
     given = prompt.shown
+    if model.architecture == "Flux" and model.variant != "plain":
+        return _shown_to_flux(model, given, kept, shape, batch)
     match model.variant:
         case "plain" | "unCLIP":
             return None
@@ -151,6 +155,24 @@ def shown(
             mask = fit_batch(mask.round(), batch)
             picture = for_network(model, _picture(given, height, width, batch))
             return torch.cat([mask, picture], 1)
+
+
+def _shown_to_flux(
+    model: Model, given: Shown | None, kept: Shown | None, shape: Sequence[int], batch: int
+) -> Float[Tensor, "batch channels height width"]:
+    """A picture scaled for the network, and for inpainting the pixels of a mask, of which there are many to one."""
+    height, width = shape[-2:]
+    own = given is not None and (given.mask is not None or model.variant == "pix2pix")
+    given = given if own else kept
+    picture = torch.zeros(batch, *shape[1:]) if given is None else _picture(given, height, width, batch)
+    if model.variant == "pix2pix":
+        return for_network(model, picture)
+    if given is None or given.mask is None:
+        mask = torch.ones(batch, 1, height * FACTOR, width * FACTOR)
+    else:
+        crop = "center" if own else "disabled"
+        mask = fit_batch(common_upscale(given.mask[:, None], width * FACTOR, height * FACTOR, "bilinear", crop), batch)
+    return torch.cat([for_network(model, picture), pixel_unshuffle(mask, FACTOR)], 1)
 
 
 def _picture(given: Shown, height: int, width: int, batch: int) -> Tensor:

@@ -58,8 +58,11 @@ TEXT_PREFIXES = (
     "",
 )
 
-INPUTS: Mapping[Architecture, int] = {"SD 3": 16, "Flux": 64}
-"""How many channels transformers take that are shown nothing beside the noisy latent; Flux's are of 2 x 2 pixels."""
+TRANSFORMER_VARIANTS: Mapping[Architecture, Mapping[int, Variant]] = {
+    "SD 3": {16: "plain"},
+    "Flux": {64: "plain", 384: "inpainting", 128: "pix2pix"},
+}
+"""By the number of channels that transformers take; Flux's are of 2 x 2 pixels of a latent, 8 x 8 of a mask."""
 
 FOREIGN = {
     "down_blocks.0.0.channelwise.0.weight": "Stable Cascade",
@@ -192,7 +195,7 @@ def _unet_or_checkpoint(entries: Mapping[str, TensorEntry]) -> Identified:
     if architecture == "U-Net":
         family, variant = family_of(config), variant_of(config)
     else:
-        family, variant = _transformer_family(architecture, config), "plain"
+        family, variant = architecture, transformer_variant(architecture, config["in_channels"])
     layout = "original layout" if ORIGINAL_MARKS & set(shapes) else "diffusers layout"
     vae = next((start for start in VAE_PREFIXES if start and _is(vae_plan, shapes_below(entries, start))), None)
     texts = tuple(start for start in TEXT_PREFIXES if start and _is_text(shapes_below(entries, start)))
@@ -206,15 +209,13 @@ def _unet_or_checkpoint(entries: Mapping[str, TensorEntry]) -> Identified:
     return Identified("checkpoint", layout, family, variant, prefix, vae, texts, notes)
 
 
-def _transformer_family(architecture: Literal["SD 3", "Flux"], config: Mapping[str, Any]) -> Family:
-    """The family of a transformer that takes no more than a noisy latent. Raises NotThisNetwork."""
-    channels = config["in_channels"]
-    if channels != INPUTS[architecture]:
-        raise NotThisNetwork(
-            f"its network is one of {architecture} that takes {channels} channels instead of {INPUTS[architecture]}, "
-            "to be shown pictures, which is not supported"
-        )
-    return architecture
+def transformer_variant(architecture: Architecture, channels: int) -> Variant:
+    """What a transformer takes beside the noisy latent, by the number of channels. Raises NotThisNetwork."""
+    variants = TRANSFORMER_VARIANTS[architecture]
+    if channels not in variants:
+        known = ", ".join(f"{number} ({variant})" for number, variant in variants.items())
+        raise NotThisNetwork(f"its network of {architecture} takes {channels} channels; known are {known}")
+    return variants[channels]
 
 
 def _of_guidance(architecture: Architecture, config: Mapping[str, Any]) -> tuple[str, ...]:

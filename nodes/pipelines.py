@@ -11,7 +11,7 @@ from nodes.folder_configurations import (
     TransformerConfiguration,
     VaeConfiguration,
 )
-from nodes.identification import INPUTS
+from nodes.identification import transformer_variant
 from nodes.model_errors import ModelError
 from nodes.model_folders import (
     CLIP_VOCABULARY,
@@ -29,10 +29,13 @@ from nodes.model_folders import (
 from nodes.text_references import absent, text_reference, together
 from nodes.transformer_models import TransformerFamily, as_configured, transformer_model
 from nodes.values import Clip, Model, Tower, Vae
+from nodes.weight_places import NotThisNetwork
 
 FAMILIES: Mapping[str, TransformerFamily] = {
     **dict.fromkeys((f"StableDiffusion3{kind}Pipeline" for kind in ("", "Img2Img", "Inpaint")), "SD 3"),
-    **dict.fromkeys((f"Flux{kind}Pipeline" for kind in ("", "Img2Img", "Inpaint", "Kontext")), "Flux"),
+    **dict.fromkeys(
+        (f"Flux{kind}Pipeline" for kind in ("", "Img2Img", "Inpaint", "Kontext", "Fill", "Control")), "Flux"
+    ),
 }
 """By diffusers' names for what runs them."""
 TEXTS: Mapping[TransformerFamily, Mapping[str, Tower]] = {
@@ -57,10 +60,11 @@ def read_pipeline(folder: Path, name: str) -> tuple[Model, Clip, Vae]:
     config = read_configuration(folder / "transformer" / "config.json", TransformerConfiguration, LAYOUT)
     vae = read_configuration(folder / "vae" / "config.json", VaeConfiguration, LAYOUT)
     scheduler = read_configuration(folder / "scheduler" / "scheduler_config.json", FlowConfiguration, LAYOUT)
-    if config.in_channels != INPUTS[family]:
-        reason = f"the network takes {config.in_channels} channels instead of {INPUTS[family]}"
-        raise ModelError(folder / "transformer", f"{reason}, to be shown pictures", ONLY_SD)
-    model = transformer_model(part_weights(folder / "transformer", UNET_STEM, name), family, dict(config))
+    try:
+        variant = transformer_variant(family, config.in_channels)
+    except NotThisNetwork as error:
+        raise ModelError(folder / "transformer", str(error), ONLY_SD) from error
+    model = transformer_model(part_weights(folder / "transformer", UNET_STEM, name), family, dict(config), variant)
     return (
         as_configured(model, scheduler, vae),
         _clip(folder, name, index, family, config.joint_attention_dim),

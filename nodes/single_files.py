@@ -160,7 +160,7 @@ def _model(path: Path, name: str, header: Header, found: Identified, prediction:
     assert found.family is not None and found.unet is not None  # every denoising network has both
     if found.family == "SD 3" or found.family == "Flux":
         config = network_plan(shapes_below(header.entries, found.unet)).config
-        return transformer_model(_reference(path, name, found.unet, UNET_STEM), found.family, config)
+        return transformer_model(_reference(path, name, found.unet, UNET_STEM), found.family, config, found.variant)
     chosen = prediction or _prediction(path, header, found)
     statistics = any(each.startswith(STATISTICS) for each in header.entries)
     model = Model(

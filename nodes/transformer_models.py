@@ -6,7 +6,7 @@ from math import exp
 from typing import Any, Literal
 
 from nodes.folder_configurations import FlowConfiguration, VaeConfiguration
-from nodes.values import FlowLevels, Model, Weights
+from nodes.values import FlowLevels, Model, Variant, Weights
 
 TransformerFamily = Literal["SD 3", "Flux"]
 CHANNELS = 16
@@ -19,7 +19,9 @@ MU = 1.15
 FINE = 10000
 
 
-def transformer_model(weights: Weights, family: TransformerFamily, config: Mapping[str, Any]) -> Model:
+def transformer_model(
+    weights: Weights, family: TransformerFamily, config: Mapping[str, Any], variant: Variant = "plain"
+) -> Model:
     """A reference to a transformer of a configuration, which was trained as its family is."""
     scale, shift = LATENTS[family]
     guided = bool(config.get("guidance_embeds"))
@@ -30,6 +32,7 @@ def transformer_model(weights: Weights, family: TransformerFamily, config: Mappi
         latent_scale=scale,
         latent_shift=shift,
         latent_channels=CHANNELS,
+        variant=variant,
         told="pooled and guidance" if guided else "pooled",
         architecture=family,
     )

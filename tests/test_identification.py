@@ -152,6 +152,8 @@ def shapes_in(module: Module) -> dict[str, tuple[int, ...]]:
 
 TRANSFORMERS: dict[str, tuple[dict[str, tuple[int, ...]], str, tuple[str, ...]]] = {
     "SD 3": (sd3(SD35_LARGE), "SD 3", ()),
+    "Fill": (flux(replace(FLUX_DEV, inputs=384)), "Flux inpainting", ("told a guidance, as dev is",)),
+    "Depth": (flux(replace(FLUX_DEV, inputs=128)), "Flux pix2pix", ("told a guidance, as dev is",)),
     "dev": (flux(FLUX_DEV), "Flux", ("told a guidance, as dev is",)),
     "schnell": (flux(FLUX_SCHNELL), "Flux", ("told no guidance, as schnell is",)),
 }
@@ -211,7 +213,10 @@ WHY: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
         "it is Chroma",
     ),
     "relative": ({"double_blocks.0.img_attn.proj.weight": (1, 1)}, "it is a relative of Flux"),
-    "Fill": (flux(replace(FLUX_DEV, inputs=384)), "is one of Flux that takes 384 channels instead of 64"),
+    "Fill": (
+        flux(replace(FLUX_DEV, inputs=96)),
+        "takes 96 channels; known are 64 (plain), 384 (inpaint",
+    ),
     "half": (
         {name: shape for name, shape in layouts.unet(layouts.SD1).items() if "middle" not in name},
         "at any level or in the middle",
