@@ -29,8 +29,8 @@ VERSION = 1
 
 
 def can_be_prepared() -> bool:
-    """Whether files can hold what the layers of this machine have."""
-    return is_known() and sys.byteorder == "little"
+    """Whether files can hold what the layers of this machine have, and get their names while they are mapped."""
+    return is_known() and sys.byteorder == "little" and sys.platform != "win32"
 
 
 def prepared_key(identity: str, *form: object) -> bytes:
