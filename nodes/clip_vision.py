@@ -14,13 +14,14 @@ from nodes.model_sources import PartSource
 from nodes.models import ModelPool
 from nodes.picture_encoder_layout import find_picture_encoder, picture_encoder_part
 from nodes.picture_prompts import ClipVision, ClipVisionOutput
+from nodes.siglip_layout import MODEL_TYPE
 from nodes.single_files import file_reference, identified
 from nodes.values import Image
 from nodes.weight_files import read_header
 from nodes.weight_places import NotThisNetwork
 
 PICTURE_ENCODERS = PartSource("CLIP vision model", "clip_vision")
-KINDS = ("clip_vision_model", "clip")
+KINDS = ("clip_vision_model", "clip", MODEL_TYPE)
 LAYOUT = (
     "A picture encoder is a safetensors file, or a folder as transformers saves it: config.json and model.safetensors."
 )

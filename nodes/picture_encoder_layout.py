@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from nodes.safetensors_header import TensorEntry
+from nodes.siglip_layout import MARK as SIGLIP_MARK
+from nodes.siglip_layout import MODEL_TYPE, siglip_plan
 from nodes.text_layout import open_clip_layer
 from nodes.weight_places import NetworkPlan, NotThisNetwork, Place, Shapes, count, shape_of, shapes_below
 
@@ -50,6 +52,8 @@ def find_picture_encoder(names: Mapping[str, object]) -> str | None:
 
 def picture_encoder_plan(shapes: Shapes) -> NetworkPlan:
     """The picture encoder that a file's names and shapes describe. Raises NotThisNetwork."""
+    if SIGLIP_MARK in shapes:
+        return siglip_plan(shapes)
     if TRANSFORMERS_MARK in shapes:
         places = transformers_places
         layers = count(shapes, "vision_model.encoder.layers.{}.layer_norm1.weight")
@@ -90,6 +94,8 @@ def picture_encoder_name(config: Mapping[str, Any]) -> str:
     """As the field calls it: ViT-L/14 for 224 pixels."""
     width = config["hidden_size"]
     size = SIZES[width].name if width in SIZES else f"ViT {width} wide"
+    if config.get("model_type") == MODEL_TYPE:
+        size = f"SigLIP {width} wide"
     return f"{size}/{config['patch_size']} for {config['image_size']} pixels"
 
 

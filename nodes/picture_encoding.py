@@ -11,12 +11,13 @@ from torch.nn import Module
 
 from graph.collector import collector_paused
 from nodes.materialise import Kind, load_network
-from nodes.maths.clip_pictures import clip_pictures
+from nodes.maths.clip_pictures import HALF, MEAN, SPREAD, clip_pictures
 from nodes.model_folders import TEXT_STEM
 from nodes.models import ModelPool
 from nodes.picture_encoder_layout import picture_encoder_plan, transformers_places, unused
 from nodes.picture_prompts import ClipVision, ClipVisionOutput
 from nodes.precision import Precision
+from nodes.siglip_layout import MODEL_TYPE
 
 PICTURE_ENCODER = Kind(TEXT_STEM, picture_encoder_plan, transformers_places, unused)
 PRECISION = Precision("fp32", False, "a picture is encoded once, and exactly", as_filed=True)
@@ -30,8 +31,9 @@ def encode_pictures(
     Args:
         crop: whether their middle is cut out, rather than all of them squeezed into a square.
     """
-    side = network(models, encoder).config.image_size
-    return encode_normalised(models, encoder, clip_pictures(pixels.to(models.device), side, crop))
+    config = network(models, encoder).config
+    norms = (HALF, HALF) if config.model_type == MODEL_TYPE else (MEAN, SPREAD)
+    return encode_normalised(models, encoder, clip_pictures(pixels.to(models.device), config.image_size, crop, *norms))
 
 
 def encode_nothing(models: ModelPool, encoder: ClipVision) -> ClipVisionOutput:
@@ -47,10 +49,15 @@ def encode_normalised(
     with torch.no_grad():
         found = [module(pixel_values=part, output_hidden_states=True) for part in torch.split(planes, 1)]
     return ClipVisionOutput(
-        torch.cat([each.image_embeds for each in found]).cpu(),
+        torch.cat([_embedded(each) for each in found]).cpu(),
         torch.cat([each.last_hidden_state for each in found]).cpu(),
         torch.cat([each.hidden_states[-2] for each in found]).cpu(),
     )
+
+
+def _embedded(found: Any) -> Tensor:
+    """What CLIP says in the space shared with texts; the mean of SigLIP's states, as what pools them is left out."""
+    return found.image_embeds if hasattr(found, "image_embeds") else found.last_hidden_state.mean(1)
 
 
 def network(models: ModelPool, encoder: ClipVision) -> Any:
@@ -60,13 +67,18 @@ def network(models: ModelPool, encoder: ClipVision) -> Any:
         with collector_paused():
             from transformers.models.clip.configuration_clip import CLIPVisionConfig
             from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
+            from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
+            from transformers.models.siglip.modeling_siglip import SiglipVisionModel
 
         def build(config: Mapping[str, Any]) -> Module:
+            if config.get("model_type") == MODEL_TYPE:
+                without_head = {**config, "vision_use_head": False}
+                return SiglipVisionModel(cast(Any, SiglipVisionConfig).from_dict(without_head))
             return CLIPVisionModelWithProjection(cast(Any, CLIPVisionConfig).from_dict(_of_pictures(config)))
 
         module = load_network(encoder.weights, PICTURE_ENCODER, build, PRECISION, device)
         # The positions are a buffer that files do not hold.
-        embeddings = cast(Any, module).vision_model.embeddings
+        embeddings = cast(Any, getattr(module, "vision_model", module)).embeddings
         embeddings.position_ids = torch.arange(embeddings.num_positions, device=device)[None]
         # By its type transformers goes with the type of pictures, which is to stay float32.
         embeddings.patch_embedding.weight.data = embeddings.patch_embedding.weight.data.float()
