@@ -12,6 +12,7 @@ from nodes.ip_adapter_layout import ATTENTION, FACE_ID, PICTURES, design_of, is_
 from nodes.network_layout import architecture_of, network_plan
 from nodes.picture_encoder_layout import TRANSFORMERS_MARK, picture_encoder_name, picture_encoder_part
 from nodes.safetensors_header import TensorEntry
+from nodes.style_layout import redux_plan
 from nodes.t2i_adapter_layout import adapter_plan
 from nodes.t5_layout import is_t5, t5_plan
 from nodes.text_layout import OPEN_WIDTH, PROJECTION, naming_of, text_plan
@@ -22,7 +23,7 @@ from nodes.weight_places import NotThisNetwork, Shapes, shapes_below
 
 Kind = Literal[
     "checkpoint", "U-Net", "VAE", "text encoder", "LoRA", "ControlNet", "T2I-Adapter", "embedding", "CLIP vision",
-    "IP-Adapter", "GLIGEN", "hypernetwork", "diffusion transformer",
+    "IP-Adapter", "GLIGEN", "hypernetwork", "diffusion transformer", "style model",
 ]  # fmt: skip
 Family = Literal["SD 1", "SD 2", "SDXL", "SDXL refiner", "SD 3", "Flux"]
 
@@ -143,6 +144,7 @@ def identify(entries: Mapping[str, TensorEntry]) -> Identified | Unrecognised:
         ("IP-Adapter", _ip_adapter),
         ("GLIGEN", _gligen),
         ("hypernetwork", _hypernetwork),
+        ("style model", _style_model),
         ("LoRA", _lora),
         ("ControlNet", _controlnet),
         ("T2I-Adapter", _t2i_adapter),
@@ -311,6 +313,11 @@ def _ip_adapter(entries: Mapping[str, TensorEntry]) -> Identified:
 def _gligen(entries: Mapping[str, TensorEntry]) -> Identified:
     fusers = gligen_plan(shapes_below(entries, "")).config["fusers"]
     return Identified("GLIGEN", "original layout", _TEXT_WIDTHS.get(fusers[0].context))
+
+
+def _style_model(entries: Mapping[str, TensorEntry]) -> Identified:
+    width = redux_plan(shapes_below(entries, "")).config["width"]
+    return Identified("style model", "original layout", "Flux", notes=(f"of pictures' states {width} wide",))
 
 
 def _lora(entries: Mapping[str, TensorEntry]) -> Identified:

@@ -16,10 +16,11 @@ class ModelError(ValueError):
 class WrongPrompt(ValueError):
     """A prompt was encoded for another kind of network."""
 
-    def __init__(self, expected: int, found: int, what: str = "states") -> None:
+    def __init__(
+        self, expected: int, found: int, what: str = "states", by: str = "the CLIP that belongs to the model"
+    ) -> None:
         super().__init__(
-            f"the prompt was encoded into {what} of width {found}, where {expected} is needed; "
-            "encode it with the CLIP that belongs to the model"
+            f"the prompt was encoded into {what} of width {found}, where {expected} is needed; encode it with {by}"
         )
         self.expected = expected
         self.found = found

@@ -41,6 +41,7 @@ NODE_MODULES = (
     "saving",
     "schedules",
     "skipped_layers",
+    "style_models",
     "text",
     "tiled_vae",
     "transformer_prompts",

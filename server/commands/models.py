@@ -23,6 +23,7 @@ def models(context: click.Context) -> None:
     from nodes.hypernetworks import HYPERNETWORKS
     from nodes.ip_adapters import IP_ADAPTERS
     from nodes.loras import LORAS
+    from nodes.style_models import STYLE_MODELS
     from nodes.vision.models import VISION_MODELS
 
     settings: Settings = context.obj
@@ -37,6 +38,7 @@ def models(context: click.Context) -> None:
         "clip_vision": PICTURE_ENCODERS,
         "ipadapter": IP_ADAPTERS,
         "gligen": GLIGENS,
+        "style_models": STYLE_MODELS,
         "vision": VISION_MODELS,
     }
     for kind, source in sources.items():
