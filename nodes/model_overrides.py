@@ -1,6 +1,7 @@
 """Say how a network was trained to predict, where its file does not, or says something else."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -10,7 +11,7 @@ from graph.literals import Widget
 from graph.node import node
 from nodes.latent_scale import EDM_SIGMA_DATA, PLAYGROUND_SCALE, PLAYGROUND_SHIFT
 from nodes.lengths import LONGEST
-from nodes.values import ContinuousLevels, FlowLevels, Model, Prediction
+from nodes.values import Architecture, ContinuousLevels, FlowLevels, Model, Prediction
 
 Shift = Annotated[
     float, Field(ge=0, le=100, description="Above 1: more of the steps at high noise levels."), Widget(step=0.01)
@@ -20,6 +21,8 @@ Side = Annotated[int, Field(ge=16, le=LONGEST, description="In pixels of the pic
 
 DISTILLED = 50
 """Timesteps that latent consistency models were distilled on."""
+MULTIPLIERS: Mapping[Architecture, float] = {"SD 3": 1000.0, "Flux": 1.0}
+"""How transformers are told of noise levels, whichever node shifts these."""
 FLUX_TOKENS = 256, 4096
 """Numbers of tokens, of 16 × 16 pixels each, between which Flux's shift grows."""
 
@@ -115,4 +118,6 @@ def _continuous(model: Model, prediction: Prediction, levels: ContinuousLevels) 
 def _flow(model: Model, levels: FlowLevels) -> Model:
     if not levels.shift > 0:
         raise ValueError(f"shift {levels.shift:g}: expected more than 0; 1 shifts nothing")
+    if model.architecture in MULTIPLIERS:
+        levels = replace(levels, multiplier=MULTIPLIERS[model.architecture])
     return replace(model, prediction="flow", levels=levels)

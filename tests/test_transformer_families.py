@@ -16,6 +16,7 @@ from nodes.denoiser import sampling_of
 from nodes.engine import Engine, built_in
 from nodes.latent_scale import for_network
 from nodes.latents import decode, empty_latent, empty_sd3_latent, encode
+from nodes.model_overrides import flow_aura, flow_flux, flow_sd3
 from nodes.previews import preview_latent
 from nodes.sampling import ksampler
 from nodes.schedules import basic_scheduler
@@ -145,6 +146,13 @@ def test_levels_are_those_that_the_families_were_trained_on(engine: Engine):
     dev = sampling_of(trained(engine, "Flux dev"))
     assert len(dev.sigmas) == 10000 and dev.sigma(0.5) == pytest.approx(1 / (1 + 2.718281828**-1.15))
     assert [sampling_of(trained(engine, name)).timestep(0.5) for name in SMALL] == [500, 500, 0.5, 0.5]
+
+
+def test_every_shift_is_told_as_the_network_is_told(engine: Engine):
+    sd3, flux = trained(engine, "SD 3"), trained(engine, "Flux dev")
+    assert flow_sd3(sd3, 3.0) == sd3 and flow_flux(flux) == flux
+    for shift in (flow_sd3, flow_flux, flow_aura):
+        assert [sampling_of(shift(model)).timestep(0.5) for model in (sd3, flux)] == [500, 0.5]
 
 
 @pytest.mark.parametrize("name", ["SD 3", "Flux dev"])
