@@ -8,15 +8,16 @@ from torch import Tensor
 
 from graph.folders import Folders
 from nodes import block_merging, merging
-from nodes.checkpoints import load_unet
+from nodes.checkpoints import load_unet, load_vae
 from nodes.documents import Documents
 from nodes.lora_saving import save_lora
 from nodes.loras import load_lora_for_model
 from nodes.model_errors import ModelError
-from nodes.model_saving import save_model
+from nodes.model_saving import save_model, save_vae
 from nodes.models import ModelPool
 from nodes.values import Model
 from nodes.weight_files import read_header
+from tests import original_layouts as layouts
 from tests import small_transformers
 from tests.adapter_files import Tensors, change, lora, named, noise, write
 from tests.small_transformers import SMALL
@@ -90,6 +91,15 @@ def test_a_network_is_saved_in_the_original_layout(name: str, end: str, folders:
     same = weights(saved)
     assert all(torch.equal(tensor, same[each]) for each, tensor in weights(model).items())
     assert replace(saved, weights=model.weights) == model
+
+
+def test_an_autoencoder_of_sixteen_channels_is_saved_as_it_is(folders: Folders):
+    layouts.write_weights(folders.models("vae") / "vae.safetensors", small_transformers.vae_weights())
+    vae = load_vae("vae.safetensors", folders)
+    (path,) = save_vae(vae, "vae/saved", folders, Documents()).paths
+    assert read_header(path).keys() == small_transformers.vae_weights().keys()
+    saved, own = (POOL.vae(each).state_dict() for each in (load_vae(path.name, folders), vae))
+    assert saved.keys() == own.keys() and all(torch.equal(saved[each], own[each]) for each in own)
 
 
 def with_lora(folders: Folders, model: Model, tensors: Tensors, strength: float = 0.5) -> dict[str, Tensor]:
