@@ -13,6 +13,7 @@ from nodes.identification import Family
 from nodes.model_folders import read_vae
 from nodes.model_sources import CheckpointSource, PartSource, PipelineSource, VaeSource
 from nodes.pipelines import read_pipeline
+from nodes.precision import Eighth
 from nodes.single_files import (
     TrainedPrediction,
     read_single_checkpoint,
@@ -40,6 +41,14 @@ Configuration = Literal[
     "v2-inference.yaml",
     "v2-inpainting-inference.yaml",
 ]
+
+WeightType = Literal["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]
+ROUNDED: Mapping[WeightType, Eighth | None] = {
+    "default": None,
+    "fp8_e4m3fn": "fp8_e4m3fn",
+    "fp8_e4m3fn_fast": "fp8_e4m3fn",  # the same numbers; on some GPUs they are multiplied in 8 bits
+    "fp8_e5m2": "fp8_e5m2",
+}
 
 ClipType = Literal[
     "stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi", "ltxv", "pixart", "cosmos", "lumina2", "wan",
@@ -108,15 +117,14 @@ def load_vae(vae_name: VaeName, folders: Folders = INJECTED) -> Vae:
 def load_unet(
     unet_name: UnetName,
     weight_dtype: Annotated[
-        Literal["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"],
-        Field(description="Only default: networks run in the precision that --precision says."),
+        WeightType,
+        Field(description="What weights are rounded to; the network computes in the precision that --precision says."),
     ] = "default",
     folders: Folders = INJECTED,
 ) -> Model:
     """A diffusion model without text encoder and autoencoder, by name."""
-    if weight_dtype != "default":
-        raise ValueError(f"weight_dtype {weight_dtype}: numbers of 8 bits are not supported; expected default")
-    return read_single_unet(UNETS.locate(folders, unet_name), unet_name)
+    model = read_single_unet(UNETS.locate(folders, unet_name), unet_name)
+    return replace(model, rounded_to=ROUNDED[weight_dtype])
 
 
 @node("CLIPLoader", category="advanced/loaders", title="Load CLIP")

@@ -128,7 +128,10 @@ def _network(pool: ModelPool, model: Model, control: ControlNet) -> tuple[Module
     if control.design == "ControlLoRA":
         # It takes the model's weights, patches and all, so that it is another network with every model.
         same = digest(b"control", encode([control.weights.identity, model.weights.identity])).hex()
-        weights, precision = replace(control.weights, identity=same), pool.unet_precision(model)
+        weights, precision = (
+            replace(control.weights, identity=same),
+            replace(pool.unet_precision(model), rounded_to=None),
+        )
     else:
         weights, precision = control.weights, pool.policy.unet(_parameters(control.weights))
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from nodes.hypernetworks import Hypernetwork, Layer, Plan, read_plan
+from nodes.narrow_weights import like
 from nodes.open_weights import OpenWeights
 
 
@@ -41,14 +42,13 @@ class _Norm(_Linear):
 
 def apply_hypernetwork(view: Module, patch: Hypernetwork) -> None:
     """Put it before the keys and values of all attention of its widths. The modules are the view's own."""
-    plan, files = read_plan(patch.file.path), OpenWeights()
-    like = next(each for each in view.parameters() if not each.is_meta)  # weights that are in order tell no device
+    plan, files, computed = read_plan(patch.file.path), OpenWeights(), like(view)
     for module in list(view.modules()):
         for side, name in enumerate(("to_k", "to_v")):
             projection = getattr(module, name, None)
             layers = plan.pairs.get(_width(projection)) if isinstance(projection, Module) else None
             if layers is not None:
-                made = _layers(plan, layers[side], patch, files, like)
+                made = _layers(plan, layers[side], patch, files, computed)
                 setattr(module, name, Nudged(cast(Module, projection), made, patch.strength))
 
 
@@ -59,12 +59,14 @@ def _width(projection: Any) -> int:
     return getattr(projection, "in_features", 0)
 
 
-def _layers(plan: Plan, layers: Sequence[Layer], patch: Hypernetwork, files: OpenWeights, like: Tensor) -> list[Module]:
+def _layers(
+    plan: Plan, layers: Sequence[Layer], patch: Hypernetwork, files: OpenWeights, computed: Tensor
+) -> list[Module]:
     made: list[Module] = []
     last = max(at for at, layer in enumerate(layers) if len(layer.shape) == 2)
     for at, layer in enumerate(layers):
-        weight, bias = (files.tensor(patch.file.path, f"{layer.name}.{kind}").to(like) for kind in ("weight", "bias"))
-        made.append((_Linear if len(layer.shape) == 2 else _Norm)(weight, bias))
+        weight, bias = (files.tensor(patch.file.path, f"{layer.name}.{kind}") for kind in ("weight", "bias"))
+        made.append((_Linear if len(layer.shape) == 2 else _Norm)(weight.to(computed), bias.to(computed)))
         if len(layer.shape) == 2 and plan.activation and (at != last or plan.activate_output):
             made.append(getattr(torch.nn, plan.activation)())
     return made

@@ -29,7 +29,7 @@ from nodes.open_weights import OpenWeights
 from nodes.packed_layers import Packing, Scratch, compute_directly, packing
 from nodes.patched_weights import Change, Other, changes
 from nodes.placed_weights import taken
-from nodes.precision import Precision, PrecisionName
+from nodes.precision import Eighth, Precision, PrecisionName
 from nodes.prepared_networks import PreparedNetworks
 from nodes.prepared_weights import PreparedWeights, can_be_prepared, from_prepared, prepared_key
 from nodes.text_layout import text_plan, transformers_places, unused
@@ -39,6 +39,8 @@ from nodes.weight_files import read_header
 from nodes.weight_places import NetworkPlan, NotThisNetwork, Place, Shapes, shapes_below
 
 DTYPES: dict[PrecisionName, DType] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+EIGHTHS: dict[Eighth, DType] = {"fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 
 NAMED = 3
 """How many weights an error names."""
@@ -155,7 +157,7 @@ STEMS: dict[KnownPart, str] = {"unet": UNET_STEM, "vae": VAE_STEM, "text_encoder
 
 def expected_bytes(weights: Weights, part: KnownPart, precision: Precision) -> int:
     """How many bytes a network's weights will be in memory, from the headers of its files."""
-    size = DTYPES[precision.dtype].itemsize
+    size = 1 if precision.rounded_to else DTYPES[precision.dtype].itemsize
     total = 0
     for file in weight_files(weights.path, STEMS[part]) if weights.path.is_dir() else (weights.path,):
         for name, entry in read_header(file).items():
@@ -195,7 +197,12 @@ def load_network(
     wanted = module.state_dict()
     shapes = {name: tuple(weight.shape) for name, weight in wanted.items()}
     form = Form(
-        DTYPES[precision.dtype], device, precision.channels_last, precision.as_filed, precision.bf16_convolutions
+        DTYPES[precision.dtype],
+        device,
+        precision.channels_last,
+        precision.as_filed,
+        precision.bf16_convolutions,
+        EIGHTHS[precision.rounded_to] if precision.rounded_to else None,
     )
     sources = _match(weights.path, _tensors(weights, kind.stem), wanted, plan)
     change = _changes(weights, kind, shapes)
@@ -212,7 +219,7 @@ def load_network(
     module.requires_grad_(False).eval()
     if precision.bf16_convolutions:
         halve_convolutions(module)
-    if precision.as_filed:
+    if precision.as_filed or precision.rounded_to:
         compute_in(module, form.dtype)
     compute_directly(module)
     return module
@@ -309,7 +316,8 @@ def weights_of(weights: Weights, kind: Kind, shapes: Shapes) -> Other:
 class Form:
     """What weights are turned into.
 
-    `as_filed`: those of 16 bits or fewer keep their type. `halved`: those of convolutions do in any case.
+    `as_filed`: those of 16 bits or fewer keep their type. `halved`: those of convolutions do in any case. Where
+    `rounded_to` is stated, all are rounded to it; what is too large for that becomes the largest number that it has.
     """
 
     dtype: DType
@@ -317,15 +325,21 @@ class Form:
     channels_last: bool = False
     as_filed: bool = False
     halved: bool = False
+    rounded_to: DType | None = None
 
     def of(self, tensor: Tensor) -> Tensor:
         """In one pass: memory that is touched for the first time costs more than the numbers in it."""
+        if self.rounded_to is not None:
+            most = torch.finfo(self.rounded_to).max
+            return tensor.float().clamp(-most, most).to(self.device, self.rounded_to)
         if (self.as_filed and is_narrow(tensor)) or (self.halved and tensor.ndim == 4):
             return tensor.to(self.device)
         return tensor.to(device=self.device, dtype=self.dtype, memory_format=self._layout(tensor))
 
     def is_of(self, tensor: Tensor) -> bool:
         """Whether it is in this form already."""
+        if self.rounded_to is not None:
+            return tensor.device == self.device and tensor.dtype == self.rounded_to
         layout = self._layout(tensor)
         suits = layout == torch.preserve_format or tensor.is_contiguous(memory_format=layout)
         return tensor.device == self.device and tensor.dtype == self.dtype and suits
@@ -336,11 +350,12 @@ class Form:
     def packing(self, module: Module, name: str) -> Packing | None:
         """What a layer takes the weights of this name by, if it does not take them as they are."""
         owner, _, last = name.rpartition(".")
-        is_packable = last == "weight" and self.device.type == "cpu" and not self.as_filed
+        is_packable = last == "weight" and self.device.type == "cpu" and not self.as_filed and not self.rounded_to
         return packing(module.get_submodule(owner), self.dtype) if is_packable else None
 
     def can_be_prepared(self) -> bool:
-        return self.device.type == "cpu" and not self.as_filed and not self.halved and can_be_prepared()
+        is_plain = not self.as_filed and not self.halved and not self.rounded_to
+        return self.device.type == "cpu" and is_plain and can_be_prepared()
 
 
 def _read(

@@ -9,7 +9,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -155,10 +155,13 @@ class ModelPool(Service):
         return load_tokenizer(clip.tokenizer)
 
     def unet_precision(self, model: Model) -> Precision:
+        is_unet = model.architecture == "U-Net"
         if model.precision is not None:
-            return Precision(model.precision, model.architecture == "U-Net", "asked for by ModelComputeDtype")
-        parameters = self._parameter_count(model.weights, "unet")
-        return self.policy.unet(parameters) if model.architecture == "U-Net" else self.policy.transformer(parameters)
+            precision = Precision(model.precision, is_unet, "asked for by ModelComputeDtype")
+        else:
+            parameters = self._parameter_count(model.weights, "unet")
+            precision = self.policy.unet(parameters) if is_unet else self.policy.transformer(parameters)
+        return replace(precision, rounded_to=model.rounded_to)
 
     def vae_precision(self, vae: Vae) -> Precision:
         return self.policy.vae(self._parameter_count(vae.weights, "vae"))
@@ -180,7 +183,11 @@ class ModelPool(Service):
             from nodes.patched_network import check_architecture, patched
 
             check_architecture(model)
-            module = patched(module, model.network_patches, lambda gligen: gligen_layers(self, gligen, precision))
+            module = patched(
+                module,
+                model.network_patches,
+                lambda gligen: gligen_layers(self, gligen, replace(precision, rounded_to=None)),
+            )
         dtype = DTYPES[precision.dtype]
         layout = torch.channels_last if precision.channels_last else torch.contiguous_format
 
@@ -293,7 +300,7 @@ class ModelPool(Service):
     def _get(
         self, weights: Weights, part: str, precision: Precision, load: Load, known: "KnownPart | None" = None
     ) -> "Module":
-        key = (weights.identity, part, precision.dtype)
+        key = (weights.identity, part, f"{precision.dtype} {precision.rounded_to or ''}")
         with self._lock:
             entry = self._entries.setdefault(key, _Entry(f"{weights.name} {part}"))
             self._entries.move_to_end(key)

@@ -51,6 +51,7 @@ def compute_in(module: Module, dtype: DType) -> None:
 
     Layers that have weights of that type are left alone.
     """
+    module.__dict__["computed"] = dtype
     for each in module.modules():
         own = [*each.named_parameters(recurse=False), *each.named_buffers(recurse=False)]
         narrow = [(name, tensor) for name, tensor in own if is_narrow(tensor) and tensor.dtype != dtype]
@@ -64,6 +65,12 @@ def compute_in(module: Module, dtype: DType) -> None:
             continue
         for _, tensor in narrow:
             tensor.data = tensor.to(dtype)
+
+
+def like(network: Module) -> Tensor:
+    """An empty tensor of the type that a network computes in, whatever its weights are kept in, on its device."""
+    present = next(each for each in network.parameters() if not each.is_meta)
+    return present.new_empty(0, dtype=network.__dict__.get("computed", present.dtype))
 
 
 def _bias(module: Linear | Conv2d, dtype: DType) -> Tensor | None:

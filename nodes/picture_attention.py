@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from nodes.ip_adapter_layout import ATTENTION, attention_name, cross_attentions
+from nodes.narrow_weights import like
 from nodes.network_patches import PictureAttention
 from nodes.open_weights import OpenWeights
 
@@ -35,11 +36,11 @@ def on_sides(negative: Bool[Tensor, " batch"] | None) -> Generator[None]:
 def attend_to_pictures(view: Module, patches: Sequence[PictureAttention]) -> None:
     """Put pictures beside the text in a network, in place: in a copy that nobody else computes with."""
     view.register_forward_pre_hook(_note_size)
-    files, like = OpenWeights(), cast(Any, view).conv_in.weight
+    files, computed = OpenWeights(), like(view)
     named = dict(cast("Iterable[tuple[str, Any]]", view.named_modules()))
     for at, name in enumerate(cross_attentions(f"{name}." for name in named)):
         attention = named[name]
-        seen = [_seen(patch, files, at, attention.heads, like) for patch in patches]
+        seen = [_seen(patch, files, at, attention.heads, computed) for patch in patches]
         attention.processor = _CrossAttention(seen)
 
 
@@ -72,14 +73,14 @@ class _Seen(NamedTuple):
         return self.weight * F.interpolate(self.mask[None], size, mode="bicubic").reshape(-1, 1).to(self.keys)
 
 
-def _seen(patch: PictureAttention, files: OpenWeights, at: int, heads: int, like: Tensor) -> _Seen:
+def _seen(patch: PictureAttention, files: OpenWeights, at: int, heads: int, computed: Tensor) -> _Seen:
     tokens = torch.cat([patch.pictures.tokens, patch.pictures.negative])
 
     def projected(name: str) -> Tensor:
         weight = files.tensor(patch.adapter.path, f"{ATTENTION}{attention_name(at)}.{name}.weight")
-        return _by_heads(F.linear(tokens, weight.float()).to(like), heads)
+        return _by_heads(F.linear(tokens, weight.float()).to(computed), heads)
 
-    mask = None if patch.pictures.mask is None else patch.pictures.mask.to(like.device)
+    mask = None if patch.pictures.mask is None else patch.pictures.mask.to(computed.device)
     return _Seen(projected("to_k_ip"), projected("to_v_ip"), patch.weight, mask)
 
 

@@ -8,6 +8,8 @@ from typing import Any, Literal, cast
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
+Eighth = Literal["fp8_e4m3fn", "fp8_e5m2"]
+"""Formats of numbers of 8 bits."""
 
 SMALL_NETWORK = 50_000_000
 """Parameters below which `auto` keeps a network in fp32 on a CPU: it is fast anyway, and exact.
@@ -31,10 +33,13 @@ class Precision:
     """Whether weights of 16 bits or fewer stay as their file has them, and are turned into `dtype` when used."""
     bf16_convolutions: bool = False
     """Whether convolutions of float32 multiply in bf16."""
+    rounded_to: Eighth | None = None
+    """What weights are rounded to and stay in, to be turned into `dtype` when used."""
 
     def __str__(self) -> str:
         convolutions = " with bf16 convolutions" if self.bf16_convolutions else ""
-        return f"{self.dtype}{convolutions}{', channels-last' if self.channels_last else ''} ({self.reason})"
+        rounded = f" with weights in {self.rounded_to}" if self.rounded_to else ""
+        return f"{self.dtype}{convolutions}{rounded}{', channels-last' if self.channels_last else ''} ({self.reason})"
 
 
 @dataclass(frozen=True, slots=True)

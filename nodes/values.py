@@ -101,6 +101,7 @@ class Model(Value, kind="MODEL"):
     says of pictures, where the network is told that. With `differential` (0…1, the strength), a noise mask says from
     when on a pixel may change: the whiter, the sooner. Its network, of an `architecture`, computes in `precision`,
     where that is stated.
+    Its weights are rounded to `rounded_to`, where that is stated.
     """
 
     weights: Weights
@@ -123,6 +124,7 @@ class Model(Value, kind="MODEL"):
     picture_statistics: Weights | None = None
     differential: float | None = None
     precision: Literal["fp32", "bf16", "fp16"] | None = None
+    rounded_to: Literal["fp8_e4m3fn", "fp8_e5m2"] | None = None
     architecture: Architecture = "U-Net"
 
 
