@@ -6,6 +6,7 @@ for each side of a picture.
 
 from typing import Any
 
+from nodes.scaled_weights import is_beside_weights
 from nodes.weight_places import NetworkPlan, NotThisNetwork, Place, Shapes, count, placed, shape_of, tabulated
 
 CLASS = "FluxTransformer2DModel"
@@ -62,8 +63,10 @@ def flux_plan(shapes: Shapes) -> NetworkPlan:
     """The transformer that a file's names and shapes describe. Raises NotThisNetwork."""
     if ORIGINAL_MARKS[0] in shapes:
         table = original_places(shapes)
-        return NetworkPlan(_config(placed(shapes, table)), lambda name: (table.get(name, Place(name)),))
-    return NetworkPlan(_config(shapes), lambda name: (Place(name),))
+        return NetworkPlan(
+            _config(placed(shapes, table)), lambda name: (table.get(name, Place(name)),), is_beside_weights
+        )
+    return NetworkPlan(_config(shapes), lambda name: (Place(name),), is_beside_weights)
 
 
 def original_places(shapes: Shapes) -> dict[str, Place]:

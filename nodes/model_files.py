@@ -17,6 +17,7 @@ from nodes.model_folders import made_by_openai, weight_files
 from nodes.network_layout import original_places
 from nodes.open_weights import OpenWeights
 from nodes.safetensors_header import DTYPE_BITS
+from nodes.scaled_weights import is_beside_weights
 from nodes.single_files import LEVEL_MARKS, PLAYGROUND_MARK
 from nodes.t5_encoder import T5
 from nodes.t5_layout import COPY, VOCABULARY
@@ -178,7 +179,8 @@ def _shapes(weights: Weights, kind: Kind) -> dict[str, Shape]:
 def _tensors(weights: Weights, kind: Kind, shapes: Shapes, name_of: Callable[[str], str]) -> Iterator[Saved]:
     """Each tensor in the number format that most of the reference's own are kept in."""
     files = weight_files(weights.path, kind.stem) if weights.path.is_dir() else (weights.path,)
-    kinds = [entry.dtype for file in files for entry in read_header(file).values() if entry.dtype in DTYPES]
+    entries = {name: entry for file in files for name, entry in read_header(file).items()}
+    kinds = [each.dtype for name, each in entries.items() if each.dtype in DTYPES and not is_beside_weights(name)]
     dtype = max(sorted(set(kinds)), key=kinds.count, default="BF16")  # which holds all numbers of 8 bits
     read = weights_of(weights, kind, shapes)
     for name, shape in shapes.items():

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from nodes import flux_layout, sd3_layout
 from nodes.flux_layout import flux_places, flux_plan, is_flux
+from nodes.scaled_weights import is_beside_weights
 from nodes.sd3_layout import is_sd3, sd3_places, sd3_plan
 from nodes.unet_layout import (
     ORIGINAL_MARK,
@@ -43,8 +44,10 @@ def by_diffusers_names(shapes: Shapes) -> dict[str, Shape]:
         case "U-Net" if ORIGINAL_MARK in shapes:
             table = unet_names(structure_of_original(shapes))
             return {table.diffusers(name): shape for name, shape in shapes.items()}
-        case _:
+        case "U-Net":
             return dict(shapes)
+        case _:
+            return {name: shape for name, shape in shapes.items() if not is_beside_weights(name)}
 
 
 def original_places(shapes: Shapes) -> dict[str, Place]:

@@ -7,6 +7,7 @@ attention head does not where there are no such norms: it is 64 in all of them.
 from math import isqrt
 from typing import Any
 
+from nodes.scaled_weights import is_beside_weights
 from nodes.weight_places import NetworkPlan, Place, Shapes, count, placed, shape_of, tabulated
 
 CLASS = "SD3Transformer2DModel"
@@ -61,8 +62,10 @@ def sd3_plan(shapes: Shapes) -> NetworkPlan:
     """The transformer that a file's names and shapes describe. Raises NotThisNetwork."""
     if ORIGINAL_MARKS[0] in shapes:
         table = sd3_places(count(shapes, f"joint_blocks.{{}}.{COUNTED}"))
-        return NetworkPlan(_config(placed(shapes, table)), lambda name: (table.get(name, Place(name)),))
-    return NetworkPlan(_config(shapes), lambda name: (Place(name),))
+        return NetworkPlan(
+            _config(placed(shapes, table)), lambda name: (table.get(name, Place(name)),), is_beside_weights
+        )
+    return NetworkPlan(_config(shapes), lambda name: (Place(name),), is_beside_weights)
 
 
 def sd3_places(blocks: int) -> dict[str, Place]:

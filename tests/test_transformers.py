@@ -16,11 +16,13 @@ from nodes.computation import compile_model
 from nodes.denoiser import guided_denoiser
 from nodes.grounded_prompts import Box, Grounding
 from nodes.hypernetworks import load_hypernetwork
-from nodes.model_errors import WrongPrompt
+from nodes.merging import merge_models
+from nodes.model_errors import ModelError, WrongPrompt
 from nodes.models import ModelPool
 from nodes.network_calls import PictureTooLarge
 from nodes.network_patches import RecordedAttention
 from nodes.precision import PrecisionPolicy
+from nodes.single_files import read_single_unet
 from nodes.unet_patches import free_u, hyper_tile, merge_tokens, perturbed_attention, self_attention
 from nodes.values import Conditioning, Control, ControlNet, FlowLevels, Model, Prompt, Weights
 from tests import original_layouts as layouts
@@ -194,6 +196,36 @@ def test_weights_of_eight_bits_are_read(name: str, folder: Path):
         changed = replace(model(folder, name), weights=Weights(path, path.name, path.name))
         found.append(ours(changed, *inputs()))
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("ends", [("scale_weight", "scale_input"), ("weight_scale", "comfy_quant")])
+@pytest.mark.parametrize("name", list(SMALL))
+def test_weights_of_eight_bits_have_scales_of_their_own(name: str, ends: tuple[str, str], folder: Path):
+    weights = small_transformers.network_weights(SMALL[name].network)
+    scaled, wide, told = weights.copy(), weights.copy(), {"scaled_fp8": torch.zeros(2)}
+    for at, (each, tensor) in enumerate(weights.items()):
+        if tensor.ndim == 2:
+            scale = torch.tensor(0.01 * (at + 1))
+            scaled[each] = (tensor / scale).clamp(-448, 448).to(torch.float8_e4m3fn)
+            wide[each] = scaled[each].float() * scale
+            base = each.removesuffix(".weight")
+            told |= {f"{base}.{ends[0]}": scale, f"{base}.{ends[1]}": torch.ones(1)}
+    found: list[Tensor] = []
+    for kind, tensors in (("scaled", scaled | told), ("unscaled", wide)):
+        path = layouts.write_weights(folder / f"{name} {kind} {ends[0]}.safetensors", tensors)
+        changed = replace(read_single_unet(path, path.name), told=model(folder, name).told)
+        found.append(ours(changed, *inputs()))
+        found.append(ours(merge_models(changed, changed, 0.5), *inputs()))
+    for each in found[1:]:
+        torch.testing.assert_close(each, found[0], rtol=1e-4, atol=1e-4)
+
+
+def test_scales_of_blocks_are_refused(folder: Path):
+    weights = small_transformers.network_weights(SMALL["Flux dev"].network)
+    weights["img_in.weight"] = weights["img_in.weight"].to(torch.float8_e4m3fn)
+    path = layouts.write_weights(folder / "blocks.safetensors", weights | {"img_in.scale_weight": torch.ones(4)})
+    with pytest.raises(ModelError, match=r"img_in.scale_weight has the shape \[4\]: one number for all of a weight"):
+        ours(replace(model(folder, "Flux dev"), weights=Weights(path, "blocks", "blocks")), *inputs())
 
 
 @pytest.mark.parametrize("name", ["SD 3", "Flux dev"])
