@@ -132,7 +132,10 @@ def identified(path: Path, *kinds: str, stem: str = "") -> tuple[Header, Identif
         raise ModelError(path, f"it is not recognised: {found}", f"See `latentloom models inspect {path}`.")
     if found.kind not in kinds:
         wanted = " or ".join(with_article(kind) for kind in kinds)
-        raise ModelError(path, f"it is a {found}, not {wanted}", "Move it to the folder of its kind.")
+        advice = "Move it to the folder of its kind."
+        if found.kind == "diffusion transformer":
+            advice = "Move it to diffusion_models/, and load it with UNETLoader."
+        raise ModelError(path, f"it is a {found}, not {wanted}", advice)
     return header, found
 
 

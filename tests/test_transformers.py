@@ -22,7 +22,7 @@ from nodes.models import ModelPool
 from nodes.network_calls import PictureTooLarge
 from nodes.network_patches import RecordedAttention
 from nodes.precision import PrecisionPolicy
-from nodes.single_files import read_single_unet
+from nodes.single_files import read_single_checkpoint, read_single_unet
 from nodes.unet_patches import free_u, hyper_tile, merge_tokens, perturbed_attention, self_attention
 from nodes.values import Conditioning, Control, ControlNet, FlowLevels, Model, Prompt, Weights
 from tests import original_layouts as layouts
@@ -218,6 +218,14 @@ def test_weights_of_eight_bits_have_scales_of_their_own(name: str, ends: tuple[s
         found.append(ours(merge_models(changed, changed, 0.5), *inputs()))
     for each in found[1:]:
         torch.testing.assert_close(each, found[0], rtol=1e-4, atol=1e-4)
+
+
+def test_where_a_network_alone_belongs_is_told(folder: Path):
+    path = model(folder, "SD 3").weights.path
+    with pytest.raises(
+        ModelError, match=r"not a checkpoint. Move it to diffusion_models/, and load it with UNETLoader."
+    ):
+        read_single_checkpoint(path, path.name, Folders.below(folder))
 
 
 def test_scales_of_blocks_are_refused(folder: Path):
