@@ -10,6 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from nodes.single_files import read_single_unet
+from nodes.values import Model
 from tests import original_layouts as layouts
 from tests import tiny_models
 from tests.original_layouts import Shapes
@@ -114,6 +116,19 @@ def write_network(path: Path, of: Sd3 | Flux, prefix: str = "", seed: int = 0) -
     return layouts.write_weights(
         path, {f"{prefix}{name}": tensor for name, tensor in network_weights(of, seed).items()}
     )
+
+
+def read_networks(folder: Path, *names: str) -> dict[str, Model]:
+    """Models of `SMALL`, each from a file of its own."""
+    return {
+        name: read_single_unet(write_network(folder / f"{name}.safetensors", SMALL[name].network), name)
+        for name in names
+    }
+
+
+def drawn(*shape: int, seed: int) -> Tensor:
+    """Numbers to ask networks with."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def write_network_folder(folder: Path, of: Sd3 | Flux) -> Path:

@@ -1,6 +1,5 @@
 """Flux Kontext, scaled down: pictures that it is shown count as in diffusers' pipeline."""
 
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,10 +12,9 @@ from nodes.latent_scale import for_vae
 from nodes.maths.patches import side_by_side
 from nodes.models import ModelPool
 from nodes.reference_tokens import WrongReference, reference_tokens
-from nodes.single_files import read_single_unet
 from nodes.values import Conditioning, Image, Latent, Model, Prompt
 from tests import small_transformers
-from tests.small_transformers import CHANNELS, CONTEXT, POOLED, SMALL
+from tests.small_transformers import CHANNELS, CONTEXT, POOLED, SMALL, drawn
 
 pytestmark = [
     pytest.mark.usefixtures("packed_as_large_ones"),
@@ -28,17 +26,7 @@ SIGMAS, GUIDANCE, SIDE = [1.0, 0.8, 0.5, 0.0], 3.5, 64
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
-    folder: Path = tmp_path_factory.mktemp("networks")
-    return {
-        name: read_single_unet(
-            small_transformers.write_network(folder / f"{name}.safetensors", SMALL[name].network), name
-        )
-        for name in ("SD 3", "Flux dev")
-    }
-
-
-def drawn(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return small_transformers.read_networks(tmp_path_factory.mktemp("networks"), "SD 3", "Flux dev")
 
 
 def said(batch: int = 1) -> Conditioning:

@@ -16,7 +16,7 @@ from nodes.single_files import read_single_unet, read_single_vae
 from nodes.values import Conditioning, Image, Mask, Model, Prompt, Shown, Vae
 from tests import original_layouts as layouts
 from tests import small_transformers
-from tests.small_transformers import CHANNELS, CONTEXT, POOLED, SMALL
+from tests.small_transformers import CHANNELS, CONTEXT, POOLED, SMALL, drawn
 from tests.transformer_layouts import Flux
 
 pytestmark = [
@@ -46,10 +46,6 @@ def model(folder: Path, name: str) -> Model:
 
 def vae(folder: Path) -> Vae:
     return read_single_vae(folder / "vae.safetensors", "vae")
-
-
-def drawn(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 PROMPT = Prompt(drawn(1, 5, CONTEXT, seed=1), drawn(1, POOLED, seed=2), guidance=GUIDANCE)

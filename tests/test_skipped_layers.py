@@ -1,7 +1,6 @@
 """Guidance by leaving out blocks of a transformer, against its formulas and diffusers' own networks."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from nodes.single_files import read_single_unet
 from nodes.skipped_layers import skip_layers, skip_layers_of_negative, skip_layers_sd3
 from nodes.values import Conditioning, Model, Prompt
 from tests import small_transformers
-from tests.small_transformers import CHANNELS, CONTEXT, POOLED, SMALL
+from tests.small_transformers import CHANNELS, CONTEXT, POOLED, SMALL, drawn
 
 pytestmark = pytest.mark.usefixtures("packed_as_large_ones")
 POOL = ModelPool("fp32", "cpu")
@@ -24,17 +23,7 @@ CFG = 4.0
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
-    folder: Path = tmp_path_factory.mktemp("networks")
-    return {
-        name: read_single_unet(
-            small_transformers.write_network(folder / f"{name}.safetensors", SMALL[name].network), name
-        )
-        for name in ("SD 3.5", "Flux dev")
-    }
-
-
-def drawn(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return small_transformers.read_networks(tmp_path_factory.mktemp("networks"), "SD 3.5", "Flux dev")
 
 
 def said(seed: int) -> Conditioning:
