@@ -4,6 +4,7 @@ To read a network for the first time is to copy it: into another type of numbers
 kernels want. The copy is kept, so that the next start has nothing to do but to map it, and workers share its memory.
 """
 
+import atexit
 import json
 import logging
 import os
@@ -190,8 +191,9 @@ class Draft:
         room = self._start - 8
         self._file.write(room.to_bytes(8, "little") + header.ljust(room))
         network = PreparedNetwork(self._temporary)
-        # Not a daemon: the process that prepared a network ends when it is there for the next one.
-        Thread(target=self._show, name="prepared-network").start()
+        self._showing = Thread(target=self._show, name="prepared-network", daemon=True)
+        self._showing.start()
+        atexit.register(self._wait)
         return network
 
     def discard(self) -> None:
@@ -199,6 +201,13 @@ class Draft:
         self._file.close()
         self._temporary.unlink(missing_ok=True)
         self._claim.release()
+
+    def _wait(self) -> None:
+        """Have the process that prepared a network end when it is there for the next one, or somebody is impatient."""
+        try:
+            self._showing.join()
+        except KeyboardInterrupt:
+            self._temporary.unlink(missing_ok=True)
 
     def _show(self) -> None:
         try:
@@ -211,3 +220,4 @@ class Draft:
         finally:
             self._file.close()
             self._claim.release()
+            atexit.unregister(self._wait)

@@ -3,6 +3,7 @@
 import logging
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -230,16 +231,40 @@ def test_the_draft_of_a_process_that_died_goes_after_an_hour(kept: PreparedNetwo
     assert not old.exists() and new.exists()
 
 
+PROGRAM = f"""
+import atexit, os, sys, time
+from pathlib import Path
+from nodes.model_folders import read_checkpoint
+from nodes.models import ModelPool
+from nodes.prepared_networks import PreparedNetworks
+
+def slowly(descriptor, quickly=os.fsync):
+    time.sleep(float(sys.argv[3]))
+    quickly(descriptor)
+
+os.fsync = slowly
+kept = PreparedNetworks(Path(sys.argv[1]), least_bytes={SMALL})
+ModelPool("fp32", "cpu", prepared=kept).unet(read_checkpoint(Path(sys.argv[2]), "tiny")[0])
+atexit.register(print, "leaving", flush=True)
+"""
+
+
 def test_a_process_that_ends_at_once_leaves_it_behind(kept: PreparedNetworks, model: Model):
-    program = (
-        "import sys; from pathlib import Path; from nodes.model_folders import read_checkpoint\n"
-        "from nodes.models import ModelPool; from nodes.prepared_networks import PreparedNetworks\n"
-        f"kept = PreparedNetworks(Path(sys.argv[1]), least_bytes={SMALL})\n"
-        "ModelPool('fp32', 'cpu', prepared=kept).unet(read_checkpoint(Path(sys.argv[2]), 'tiny')[0])\n"
-    )
-    subprocess.run([sys.executable, "-c", program, kept.folder, model.weights.path.parent], check=True)
+    subprocess.run([sys.executable, "-c", PROGRAM, kept.folder, model.weights.path.parent, "0.1"], check=True)
     (file,) = [path for path, _ in kept.files()]
     assert file.suffix == ".safetensors"
+
+
+def test_nobody_has_to_wait_for_a_slow_disk(kept: PreparedNetworks, model: Model):
+    command = [sys.executable, "-c", PROGRAM, kept.folder, model.weights.path.parent, "3600"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.readline()
+        time.sleep(0.5)
+        running.send_signal(signal.SIGINT)
+        said = running.stderr.read()
+    assert (said, running.returncode) == ("", 0)
+    assert not kept.files()
 
 
 @pytest.mark.parametrize("dtype", packable_types())
