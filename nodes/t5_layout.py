@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from nodes.scaled_weights import is_beside_weights
 from nodes.weight_places import NetworkPlan, NotThisNetwork, Place, Shapes, count, shape_of
 
 VOCABULARY = "shared.weight"
@@ -15,8 +16,6 @@ MARK = f"{_BLOCK.format(0)}{_ATTENTION}q.weight"
 _BIAS = f"{_ATTENTION}relative_attention_bias.weight"
 LEAST_BUCKETS, MOST_BUCKETS = 4, 512
 """Of distances between tokens: half of them are for either side, and half of these for single steps, of 128."""
-_SCALES = (".scale_weight", ".weight_scale", "scaled_fp8")
-"""How names end in files whose numbers of 8 bits have scales of their own."""
 _NOT_USED = ("decoder.", "lm_head.", "logit_scale")
 """How names start that a whole T5 has beside its encoder."""
 
@@ -30,12 +29,6 @@ def t5_plan(shapes: Shapes) -> NetworkPlan:
     """The encoder that a file's names and shapes describe. Raises NotThisNetwork."""
     if not is_t5(shapes):
         raise NotThisNetwork(f"there is no {MARK}")
-    scaled = next((name for name in shapes if name.endswith(_SCALES)), None)
-    if scaled is not None:
-        raise NotThisNetwork(
-            f"its numbers of 8 bits have scales of their own ({scaled}), which are not supported; "
-            "take the file with fp16 or fp8_e4m3fn in its name that is not scaled"
-        )
     if _BLOCK.format(1) + _BIAS in shapes:
         raise NotThisNetwork("it is a UMT5, every layer of which has positions of its own; supported is T5")
     words = shape_of(shapes, VOCABULARY if VOCABULARY in shapes else COPY, 2)
@@ -65,5 +58,5 @@ def t5_places(name: str) -> tuple[Place, ...]:
 
 
 def unused(name: str) -> bool:
-    """A decoder is not used, and one copy of the vocabulary is enough."""
-    return name.startswith(_NOT_USED) or name == COPY
+    """A decoder is not used, and one copy of the vocabulary is enough; scales are read with their weights."""
+    return name.startswith(_NOT_USED) or name == COPY or is_beside_weights(name)

@@ -53,8 +53,6 @@ def test_three_text_encoders_in_a_file_are_told_apart():
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        ({"scaled_fp8": (0,)}, "numbers of 8 bits have scales of their own"),
-        ({"encoder.block.0.layer.0.SelfAttention.q.scale_weight": ()}, "numbers of 8 bits have scales of their own"),
         (
             {"encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": (1, 64)},
             "its positions have the shape .1, 64., which does not fit 4096 numbers",

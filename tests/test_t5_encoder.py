@@ -69,6 +69,20 @@ def test_weights_stay_as_they_are_filed_and_are_widened_in_use(dtype: torch.dtyp
     assert kept == {dtype} and module.encoder.embed_tokens is module.shared
 
 
+@pytest.mark.parametrize("end", ["scale_weight", "weight_scale"])
+def test_numbers_of_eight_bits_may_have_scales(end: str, folder: Path, tmp_path: Path):
+    weights = t5_models.write_encoder(tmp_path / "own")
+    scales = {name: tensor.abs().max() / 448 for name, tensor in weights.items() if ".SelfAttention." in name}
+    narrow = {name: (weights[name] / scale).to(torch.float8_e4m3fn) for name, scale in scales.items()}
+    beside = {f"{name.removesuffix('weight')}{end}": scale for name, scale in scales.items()}
+    mark = {"scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn)}
+    path = write_weights(tmp_path / "t5xxl_scaled.safetensors", weights | narrow | beside | mark)
+    wide = {name: tensor.float() * scales[name] for name, tensor in narrow.items()}
+    states = t5_states(ModelPool(precision="fp32", device="cpu"), clip(path), IDS)
+    torch.testing.assert_close(states, theirs(folder, wide).last_hidden_state)
+    assert not torch.equal(states, theirs(folder).last_hidden_state)
+
+
 def test_the_numbers_inside_a_layer_may_be_larger_than_16_bits_hold(folder: Path, tmp_path: Path):
     large = {
         name: tensor * (300 if "wi_" in name else 0.001 if "wo" in name else 1)
