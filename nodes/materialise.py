@@ -209,8 +209,8 @@ def load_network(
     touched = {name: shape for name, shape in shapes.items() if change.touches(name)}
     read = None
     if prepared is not None and form.can_be_prepared() and _numbers(touched) <= MOST_TOUCHED * _numbers(shapes):
-        taken = [(target, found.name, *place) for target, (found, place) in sources.items()]
-        key = prepared_key(weights.unpatched or weights.identity, str(form.dtype), form.channels_last, taken)
+        places = [(target, found.name, *place) for target, (found, place) in sources.items()]
+        key = prepared_key(weights.unpatched or weights.identity, str(form.dtype), form.channels_last, places)
         write = partial(_write, module=module, sources=sources, wanted=shapes, form=form)
         read = from_prepared(prepared, key, module, shapes, form.dtype, write, touched)
     rest = shapes if read is None else touched
