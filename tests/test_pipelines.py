@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from graph.builder import WorkflowBuilder
-from graph.folders import Folders
 from nodes.checkpoints import load_checkpoint
 from nodes.engine import Engine
 from nodes.inspection import describe
@@ -36,12 +35,7 @@ CHANNELS = 16
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    folders = Folders.below(tmp_path_factory.mktemp("data"))
-    tiny_models.write_tokenizer(folders.models("tokenizers") / "clip")
-    t5_models.write_tokenizer(folders.models("tokenizers") / "t5")
-    for name in WHOLE:
-        whole_transformers.write_whole(folders.models("checkpoints") / name, name)
-    return Engine(folders, precision="fp32")
+    return Engine(whole_transformers.data_below(tmp_path_factory.mktemp("data")), precision="fp32")
 
 
 def checkpoints(engine: Engine) -> Path:

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from graph.folders import Folders
-from tests import t5_models, text_families, tiny_models, whole_transformers
+from tests import text_families, tiny_models, whole_transformers
 from tests.commands import latentloom, opened, saved
 from tests.original_layouts import write_weights
 from tests.whole_transformers import WHOLE
@@ -18,11 +17,8 @@ SIDE = 64
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Whole checkpoints, and their parts as they are handed on: networks, text encoders and autoencoders in files."""
-    folders = Folders.below(tmp_path_factory.mktemp("data"))
-    tiny_models.write_tokenizer(folders.models("tokenizers") / "clip")
-    t5_models.write_tokenizer(folders.models("tokenizers") / "t5")
+    folders = whole_transformers.data_below(tmp_path_factory.mktemp("data"))
     for name in WHOLE:
-        whole_transformers.write_whole(folders.models("checkpoints") / name, name)
         path = folders.models("checkpoints") / f"{name}.safetensors"
         weights = tiny_models.load_weights(path)
         for kind, start in (("diffusion_models", "model.diffusion_model."), ("vae", "first_stage_model.")):

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests import small_transformers, text_families, tiny_models
+from graph.folders import Folders
+from tests import small_transformers, t5_models, text_families, tiny_models
 from tests.original_layouts import write_weights
 from tests.small_transformers import SMALL, Small
 from tests.text_families import LARGE, LOW, T5_WIDTH
@@ -26,6 +27,16 @@ WHOLE: dict[str, Small] = {
     if name in ("SD 3", "Flux dev")
 }
 """Networks that fit the text encoders."""
+
+
+def data_below(folder: Path) -> Folders:
+    """A data folder with all of them, and with the tokenizers that their files lack."""
+    folders = Folders.below(folder)
+    tiny_models.write_tokenizer(folders.models("tokenizers") / "clip")
+    t5_models.write_tokenizer(folders.models("tokenizers") / "t5")
+    for name in WHOLE:
+        write_whole(folders.models("checkpoints") / name, name)
+    return folders
 
 
 def write_whole(folder: Path, name: str) -> Path:
