@@ -16,7 +16,7 @@ from nodes.safetensors_header import AGAIN
 from nodes.values import Weights
 from nodes.weight_files import read_header
 from nodes.weight_patches import LoraPatch, MergePatch, Patch
-from nodes.weight_places import Shapes
+from nodes.weight_places import Place, Shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,20 @@ def _lora(patch: LoraPatch, shapes: Shapes) -> Change:
     fused, places = (fused_shapes(shapes), original_places(shapes)) if patch.part == "U-Net" else ({}, {})
     files = OpenWeights()
 
+    def of_whole(name: str) -> tuple[Adapter, Place] | None:
+        """What the file has for the weight of which this one is a share, and which share it is."""
+        place = places.get(canonical(name))
+        adapter = adapters.get(place.name) if place is not None and place.name in fused else None
+        return None if place is None or adapter is None else (adapter, place)
+
+    def touches(name: str) -> bool:
+        return canonical(name) in adapters or of_whole(name) is not None
+
     def change(name: str, weight: Tensor) -> Tensor:
-        changed, place = weight, places.get(canonical(name))
-        if place is not None and place.name in fused and (adapter := adapters.get(place.name)) is not None:
-            nothing = torch.zeros(fused[place.name])
-            changed = changed.float() + taken(with_adapter(adapter, nothing), place)
+        changed = weight
+        if whole := of_whole(name):
+            adapter, place = whole
+            changed = changed.float() + taken(with_adapter(adapter, torch.zeros(fused[place.name])), place)
         adapter = adapters.get(canonical(name))
         return changed if adapter is None else with_adapter(adapter, changed.float())
 
@@ -84,7 +93,7 @@ def _lora(patch: LoraPatch, shapes: Shapes) -> Change:
             reason = f"what it has for {adapter.weight}, {list(weight.shape)}, does not fit together: {said}"
             raise ModelError(path, reason, AGAIN) from error
 
-    return Change(change, lambda name: canonical(name) in adapters)
+    return Change(change, touches)
 
 
 def _merge(patch: MergePatch, shapes: Shapes, other: Other) -> Change:

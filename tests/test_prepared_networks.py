@@ -20,6 +20,8 @@ from torch.nn import Conv2d, Linear, Module
 
 from graph.folders import Folders
 from graph.leases import Leases
+from nodes.added_inputs import Told
+from nodes.checkpoints import load_unet
 from nodes.loras import load_lora_for_model
 from nodes.merging import merge_models
 from nodes.model_folders import read_checkpoint
@@ -29,13 +31,14 @@ from nodes.precision import PrecisionChoice
 from nodes.prepared_networks import PREPARED_BYTES, PreparedNetworks
 from nodes.values import Model
 from nodes.weights_in_order import is_known, numbers_of, order_of, ordered
-from tests import tiny_models
+from tests import small_transformers, tiny_models
 from tests.commands import latentloom
 from tests.original_layouts import write_weights
+from tests.small_transformers import CONTEXT, POOLED, SMALL
 
 pytestmark = pytest.mark.usefixtures("packed_as_large_ones")
 
-SMALL = 1000
+LEAST = 1000
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture
 def kept(tmp_path: Path) -> PreparedNetworks:
-    return PreparedNetworks(tmp_path / "prepared", least_bytes=SMALL)
+    return PreparedNetworks(tmp_path / "prepared", least_bytes=LEAST)
 
 
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
@@ -128,6 +131,19 @@ def test_of_a_network_with_a_lora_the_rest_is_the_files(kept: PreparedNetworks, 
     assert [name for name, is_there in where.items() if not is_there] == [touched]
 
 
+def test_a_lora_for_several_weights_in_one_counts_as_well(kept: PreparedNetworks, tmp_path: Path):
+    folders = Folders.below(tmp_path)
+    small_transformers.write_network(folders.models("diffusion_models") / "f.safetensors", SMALL["Flux dev"].network)
+    flux, fused = load_unet("f.safetensors", folders=folders), "lora_unet_double_blocks_0_img_attn_qkv"
+    lora = {f"{fused}.lora_down.weight": torch.full((2, 64), 0.1), f"{fused}.lora_up.weight": torch.full((192, 2), 0.1)}
+    write_weights(folders.models("loras") / "some.safetensors", lora)
+    changed = load_lora_for_model(flux, "some.safetensors", 1.0, folders)
+    asked = (torch.ones(1, 16, 4, 4), torch.tensor([0.5]), torch.ones(1, 5, CONTEXT), Told(torch.ones(1, POOLED)))
+    ours, theirs = (pool(each).denoise_network(changed)(*asked) for each in (kept, None))
+    assert shown(kept) and torch.equal(ours, theirs)
+    assert not torch.equal(ours, pool(kept).denoise_network(flux)(*asked))
+
+
 def test_of_a_network_that_is_another_nothing_is_taken(kept: PreparedNetworks, model: Model):
     changed = merge_models(model, model, 0.5)
     assert torch.equal(predicted(kept, changed), predicted(None, changed))
@@ -173,7 +189,7 @@ def test_a_damaged_file_is_made_again(
 def test_what_was_not_used_for_longest_makes_way(kept: PreparedNetworks, model: Model):
     predicted(kept, model)
     (first,) = shown(kept)
-    small = replace(kept, max_bytes=first.stat().st_size + SMALL)
+    small = replace(kept, max_bytes=first.stat().st_size + LEAST)
     predicted(small, model, "bf16")
     (left,) = shown(small)
     assert left != first
@@ -243,7 +259,7 @@ def slowly(descriptor, quickly=os.fsync):
     quickly(descriptor)
 
 os.fsync = slowly
-kept = PreparedNetworks(Path(sys.argv[1]), least_bytes={SMALL})
+kept = PreparedNetworks(Path(sys.argv[1]), least_bytes={LEAST})
 ModelPool("fp32", "cpu", prepared=kept).unet(read_checkpoint(Path(sys.argv[2]), "tiny")[0])
 atexit.register(print, "leaving", flush=True)
 """
@@ -283,7 +299,7 @@ def test_weights_in_order_are_bytes_and_come_back(layer: Conv2d | Linear, dtype:
 
 
 def test_the_cache_shows_and_clears_them(tmp_path: Path, model: Model):
-    kept = replace(PreparedNetworks(Folders.below(tmp_path).prepared), least_bytes=SMALL)
+    kept = replace(PreparedNetworks(Folders.below(tmp_path).prepared), least_bytes=LEAST)
     for precision in ("fp32", "bf16"):
         predicted(kept, model, precision)
     total = sum(path.stat().st_size for path in shown(kept))
